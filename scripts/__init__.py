@@ -1,0 +1,1 @@
+"""One module per make verb; `python -m scripts.<verb>` runs it."""

@@ -1,0 +1,20 @@
+"""Where a release runs. `connect()` is the one place that asks which platform it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scripts.errors import UsageError
+from scripts.platforms.base import Platform
+from scripts.settings import Settings
+
+
+def connect(root: Path, settings: Settings) -> Platform:
+    """The platform that `PLATFORM` names."""
+    if settings.PLATFORM == "local":
+        from scripts.platforms.local import LocalPlatform
+
+        return LocalPlatform(root, settings)
+    raise UsageError(
+        f"PLATFORM={settings.PLATFORM} is not available yet", "set PLATFORM=local in .env"
+    )

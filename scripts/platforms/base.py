@@ -1,0 +1,174 @@
+"""The one interface between verbs and the place where a release runs.
+
+A platform has three parts: `Tracking` (runs and the model registry), `Images` (the scoring image)
+and `Service` (what is deployed). A verb knows these and never which platform it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version of a model; `run_id` is the run that trained it."""
+
+    name: str
+    version: int
+    run_id: str
+    tags: Mapping[str, str]
+
+
+class Tracking(Protocol):
+    """Runs and the model registry: MLflow here, Azure ML there."""
+
+    def start_run(self, experiment: str, tags: Mapping[str, str]) -> str:
+        """Begin a run in `experiment`, made when missing; returns the run's id."""
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        parameters: Mapping[str, Any] = {},
+        metrics: Mapping[str, float] = {},
+        tags: Mapping[str, str] = {},
+    ) -> None:
+        """Add parameters, metrics and tags to a run."""
+
+    def log_folder(self, run_id: str, folder: Path, to: str) -> None:
+        """Upload the files in `folder` as the run's artifacts under `to`."""
+
+    def finish_run(self, run_id: str, *, succeeded: bool) -> None:
+        """End a run."""
+
+    def register(
+        self, name: str, run_id: str, tags: Mapping[str, str]
+    ) -> tuple[ModelVersion, bool]:
+        """Make the run's artifact `model` the next version of `name`; once per run.
+
+        Returns the version and whether this call made it.
+        """
+
+    def versions(self, name: str) -> Sequence[ModelVersion]:
+        """All versions of `name`, the newest first; the newest is the champion."""
+
+    def download(self, run_id: str, artifact: str) -> Path:
+        """A local folder (or file) with the run's artifact; read it, never write to it."""
+
+    def run_url(self, run_id: str) -> str | None:
+        """A page that shows the run, if there is one."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A scoring image; `id` is its config digest, `sha256:...`."""
+
+    id: str
+    reference: str
+    size_bytes: int
+    labels: Mapping[str, str]
+
+
+class Images(Protocol):
+    """The scoring images of this clone."""
+
+    engine: str  # "docker", or "none" where no image can be built
+
+    def find(self, inputs: str) -> Image | None:
+        """The image built from the inputs with this hash (label `slipway.inputs`), if it is still here."""
+
+    def build(self, bundle: Path, reference: str, labels: Mapping[str, str]) -> Image:
+        """Build the bundle's image, tagged `reference`; SlipwayError with the log's end if it fails."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What `deploy` starts: a packaged model version and, where there is an engine, its image."""
+
+    model_name: str
+    version: int
+    inputs: str
+    bundle: Path
+    image: Image | None
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One deployment of the service; numbers count up and are never reused.
+
+    `previous` is the deployment that `rollback` would serve again; `rejected` the version a
+    rollback left behind, which is not deployed again by itself.
+    """
+
+    number: int
+    model_name: str
+    version: int
+    inputs: str
+    image_id: str | None
+    kind: str  # "container" or "process"
+    url: str  # as the host reaches it
+    inner_url: str | None  # as the toolbox reaches it on the clone's network
+    previous: int | None
+    rejected: int | None
+    serving: bool
+    healthy: bool
+    started: str  # ISO 8601, UTC
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to send requests from here; `headers` carry the key, if there is one."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class Service(Protocol):
+    """The deployed scoring service."""
+
+    def deploy(self, release: Release, sample: Mapping[str, Any]) -> Deployment:
+        """Start `release` beside what serves now, prove it with `sample` (model.json's), switch, drain.
+
+        SlipwayError with the new one's log if it does not come up; the old one then serves on.
+        """
+
+    def rollback(self) -> Deployment:
+        """Serve the previous deployment again; UsageError when there is none."""
+
+    def history(self) -> Sequence[Deployment]:
+        """The deployments still here, the newest first; at most one of them is serving."""
+
+    def endpoint(self) -> Endpoint:
+        """Where the service answers; UsageError if nothing is deployed."""
+
+    def logs(self, *, follow: bool = False) -> Iterator[str]:
+        """The serving deployment's log lines, oldest first; `follow` goes on until interrupted."""
+
+    def stop(self) -> int:
+        """Stop whatever serves; history and images stay. Returns how many were stopped."""
+
+
+class Platform(Protocol):
+    """One place where a release runs."""
+
+    name: str
+
+    @property
+    def tracking(self) -> Tracking:
+        """Runs and registry; connecting is put off until first asked for."""
+
+    @property
+    def images(self) -> Images:
+        """The scoring images."""
+
+    @property
+    def service(self) -> Service:
+        """The scoring service."""
+
+
+def serving(service: Service) -> Deployment | None:
+    """The deployment that serves now, if any."""
+    return next((item for item in service.history() if item.serving), None)

@@ -1,0 +1,156 @@
+"""Run one verb: settings in, body, record out, and the exit code of the design.
+
+A verb's module holds `run(context) -> Result` and
+`main = lambda: run_verb("train", run)`; everything that all verbs share is here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from scripts import console
+from scripts.errors import Interrupted, SlipwayError
+from scripts.records import STAGES, Records
+from scripts.settings import Settings, load_settings
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a verb did: `outcome` is `done` or `kept`; `record` None leaves no record."""
+
+    message: str
+    record: Mapping[str, Any] | None = None
+    outcome: str = "done"
+    #: The verb whose record this is, where it is another's: `rollback` replaces `deploy`'s.
+    record_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a verb's body works with."""
+
+    root: Path
+    settings: Settings
+    records: Records
+    #: One-call variables (PARAMS, FORCE, MODEL_VERSION, CONFIRM ...), unset ones left out.
+    call: Mapping[str, str] = field(default_factory=dict)
+
+    def relative(self, path: Path) -> str:
+        """`path` as records hold it: relative to the clone, so that a record can be read anywhere."""
+        return path.relative_to(self.root).as_posix()
+
+
+ONE_CALL = ("PARAMS", "FORCE", "MODEL_VERSION", "CONFIRM", "VERBOSE")
+
+
+def clone_root() -> Path:
+    """The clone this process works on."""
+    return Path(os.environ.get("SLIPWAY_ROOT") or Path(__file__).resolve().parents[1])
+
+
+def record_folder(root: Path, settings: Settings) -> Path:
+    """Where the records of the chosen platform lie."""
+    if settings.PLATFORM == "azure":
+        return root / "build" / "azure" / settings.require("WORKSPACE_NAME")
+    return root / "build" / "local"
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def now() -> str:
+    """The present in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def run_verb(verb: str, body: Callable[[Context], Result]) -> int:
+    """Run `body`, keep what it gives in the verb's record, and return the exit code.
+
+    0 done or kept; 1 failed; 2 usage or configuration; 3 a gate refused; 130 and 143 interrupted.
+    """
+    started, began = now(), time.monotonic()
+    root = clone_root()
+    records: Records | None = None
+
+    def envelope(**fields: Any) -> dict[str, Any]:
+        spent = round(time.monotonic() - began, 3)
+        return {"verb": verb, **fields, "time": started, "duration_seconds": spent}
+
+    try:
+        with _sigterm_raises():
+            call = {name: value for name in ONE_CALL if (value := os.environ.get(name))}
+            settings = load_settings(root)
+            records = Records(record_folder(root, settings))
+            console.heading(verb)
+            result = body(Context(root, settings, records, call))
+            if result.record is not None:
+                records.write(
+                    result.record_of or verb,
+                    envelope(outcome=result.outcome, message=result.message, **result.record),
+                )
+                records.write_outcome(
+                    envelope(outcome=result.outcome, code=0, message=result.message)
+                )
+    except KeyboardInterrupt:
+        error: SlipwayError = Interrupted(signal.SIGINT)
+    except SlipwayError as known:
+        error = known
+    except BrokenPipeError:
+        # The reader of our output went away (`make status | head`): no failure of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as unexpected:
+        error = _explain(verb, unexpected)
+    else:
+        console.done(result.message, kept=result.outcome == "kept")
+        return 0
+    if os.environ.get("VERBOSE"):
+        traceback.print_exc()
+    console.error(str(error))
+    if records is not None:
+        failed = {
+            "outcome": "failed",
+            "code": error.exit_code,
+            "message": error.message,
+            "mend": error.mend,
+        }
+        try:
+            if verb in STAGES:
+                records.write_failed(verb, envelope(**failed, **error.figures))
+            records.write_outcome(envelope(**failed))
+        except OSError as full:
+            console.error(f"the failure could not be recorded: {full}")
+    return error.exit_code
+
+
+def _explain(verb: str, error: Exception) -> SlipwayError:
+    """A failure nobody foresaw, in one line; the traceback is there for who asks."""
+    if isinstance(error, OSError) and error.filename:
+        return SlipwayError(
+            f"{verb}: {error.filename}: {error.strerror}", "check the path, its rights and the disk"
+        )
+    text = str(error).strip().splitlines()
+    return SlipwayError(
+        f"{verb}: {type(error).__name__}: {text[0] if text else 'no message'}",
+        f"run `make {verb} VERBOSE=1` for the traceback",
+    )
