@@ -170,11 +170,11 @@ def _validate(frame: pd.DataFrame, path: Path, room: ModelRoom) -> None:
 def _failures(errors: SchemaErrors, path: Path) -> str:
     found = []
     for (column, check), cases in errors.failure_cases.groupby(["column", "check"], sort=False):
-        first = cases.iloc[0]
-        where = "" if pd.isna(first["index"]) else f" at {_row(int(first['index']), path)}"
-        found.append(
-            f"{column} {first['failure_case']!r} fails {check}{where} ({len(cases)} in all)"
-        )
+        value, index = cases.iloc[0][["failure_case", "index"]]
+        # A NumPy number would show its type along with itself.
+        value = value.item() if isinstance(value, np.generic) else value
+        where = "" if pd.isna(index) else f" at {_row(int(index), path)}"
+        found.append(f"{column} {value!r} fails {check}{where} ({len(cases)} in all)")
     return "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
 
 

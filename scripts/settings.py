@@ -39,7 +39,7 @@ EXPECTED = {
 class Settings(BaseModel):
     """The settings in force; attribute names are the names of the variables."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     # General
     PLATFORM: Literal["local", "azure"] = "local"

@@ -90,7 +90,8 @@ def run_verb(verb: str, body: Callable[[Context], Result]) -> int:
     """
     started, began = now(), time.monotonic()
     root = clone_root()
-    records: Records | None = None
+    # Where the outcome goes while the settings that say so cannot be read.
+    records = Records(root / "build" / "local")
 
     def envelope(**fields: Any) -> dict[str, Any]:
         spent = round(time.monotonic() - began, 3)
@@ -121,25 +122,25 @@ def run_verb(verb: str, body: Callable[[Context], Result]) -> int:
         return 0
     except Exception as unexpected:
         error = _explain(verb, unexpected)
+        error.__cause__ = unexpected
     else:
         console.done(result.message, kept=result.outcome == "kept")
         return 0
     if os.environ.get("VERBOSE"):
-        traceback.print_exc()
+        traceback.print_exception(error)
     console.error(str(error))
-    if records is not None:
-        failed = {
-            "outcome": "failed",
-            "code": error.exit_code,
-            "message": error.message,
-            "mend": error.mend,
-        }
-        try:
-            if verb in STAGES:
-                records.write_failed(verb, envelope(**failed, **error.figures))
-            records.write_outcome(envelope(**failed))
-        except OSError as full:
-            console.error(f"the failure could not be recorded: {full}")
+    failed = {
+        "outcome": "failed",
+        "code": error.exit_code,
+        "message": error.message,
+        "mend": error.mend,
+    }
+    try:
+        if verb in STAGES:
+            records.write_failed(verb, envelope(**failed, **error.figures))
+        records.write_outcome(envelope(**failed))
+    except OSError as full:
+        console.error(f"the failure could not be recorded: {full}")
     return error.exit_code
 
 

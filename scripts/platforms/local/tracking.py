@@ -46,7 +46,7 @@ def database_revision(path: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10) as connection:
+        with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5) as connection:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.DatabaseError as error:
         raise _broken(path, error) from error
@@ -113,17 +113,17 @@ class MlflowTracking:
         from mlflow.store.db.utils import _initialize_tables, _upgrade_db
         from sqlalchemy import create_engine
 
-        engine = create_engine(f"sqlite:///{path}")
+        engine, new = create_engine(f"sqlite:///{path}"), not path.exists()
         try:
-            if path.exists():
-                _upgrade_db(engine)
-            else:
+            if new:
                 _initialize_tables(engine)
+            else:
+                _upgrade_db(engine)
         except Exception as error:
             raise SlipwayError(
-                f"MLflow's database {database(self.root)} was made by another MLflow and cannot be "
-                f"upgraded: {str(error).splitlines()[0]}",
-                "use the lock it was made with; nothing was changed",
+                f"MLflow's database {database(self.root)} cannot be "
+                f"{'created' if new else 'upgraded'}: {str(error).splitlines()[0]}",
+                "check the disk" if new else "use the lock it was made with; nothing was changed",
             ) from error
         finally:
             engine.dispose()
