@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from scripts.errors import UsageError
 from scripts.settings import SECRETS, Settings, load_settings, one_edit_apart
 
@@ -49,7 +50,7 @@ def test_required_and_unset_names_the_variable(clone: Path) -> None:
 )
 def test_env_file_keeps_what_stands_there(clone: Path, line: str, value: str) -> None:
     (clone / ".env").write_bytes(line.encode() + b"\n")
-    assert load_settings(clone, {}).DATA_PATH == value
+    assert value == load_settings(clone, {}).DATA_PATH
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from scripts.errors import Refused, SlipwayError, UsageError
 from scripts.records import Records, write_atomic
 from scripts.verb import Context, Result, run_verb
