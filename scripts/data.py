@@ -14,7 +14,7 @@ from scripts.verb import Context, Result, run_verb
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scripts.contract import Description
+    from scripts.contract import ModelRoom
 
 
 def run(context: Context) -> Result:
@@ -27,7 +27,7 @@ def run(context: Context) -> Result:
     digest = file_sha256(path)
     frame = read_frame(path, room)
     _, holdout = split(frame, room, settings.HOLDOUT_FRACTION)
-    shift, shifted = _shift(context, frame)
+    shift, shifted = _shift(context, room, frame)
     record = {
         "path": settings.DATA_PATH,
         "format": path.suffix.lower().lstrip("."),
@@ -54,7 +54,7 @@ def run(context: Context) -> Result:
     )
 
 
-def _shift(context: Context, frame: pd.DataFrame) -> tuple[dict[str, Any], str]:
+def _shift(context: Context, room: ModelRoom, frame: pd.DataFrame) -> tuple[dict[str, Any], str]:
     """The shift of each feature against the champion's training rows, and a line about the shifted."""
     from scripts.dataset import population_stability
     from scripts.trained import load_description
@@ -64,11 +64,13 @@ def _shift(context: Context, frame: pd.DataFrame) -> tuple[dict[str, Any], str]:
     versions = tracking.versions(context.settings.require("MODEL_NAME"))
     if not versions or context.settings.CHAMPION == "none":
         return nothing, ""
-    champion: Description = load_description(tracking.download(versions[0].run_id, "model"))
+    champion = load_description(tracking.download(versions[0].run_id, "model"))
+    types = {column.name: column.type for column in room.columns}
     found = {
         name: result
         for name, statistics in champion.statistics.items()
-        if name in frame.columns
+        # A column that is gone or of another type now is for `evaluate` to say.
+        if types.get(name) == statistics["type"]
         and (result := population_stability(statistics, frame[name])) is not None
     }
     shifted = [name for name, (_, moved) in found.items() if moved]

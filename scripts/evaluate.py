@@ -21,11 +21,16 @@ if TYPE_CHECKING:
 def find_champion(tracking: Tracking, name: str, run_id: str) -> ModelVersion | None:
     """The version the candidate has to beat: the newest, or the one before the candidate's own.
 
-    So evaluating a candidate again after it was registered comes to the same decision.
+    None if there is none, or if the candidate was registered as a first model that started anew:
+    evaluating a candidate again after it was registered comes to the same decision.
     """
     versions = tracking.versions(name)
-    own = next((item.version for item in versions if item.run_id == run_id), None)
-    return next((item for item in versions if own is None or item.version < own), None)
+    own = next((item for item in versions if item.run_id == run_id), None)
+    if own is None:
+        return versions[0] if versions else None
+    if own.tags.get("decision") == "first":
+        return None
+    return next((item for item in versions if item.version < own.version), None)
 
 
 def load_champion(

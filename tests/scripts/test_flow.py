@@ -164,6 +164,13 @@ def test_a_champion_that_cannot_be_compared_names_the_way_out(
     assert workspace.record("evaluate")["decision"] == "first"
     assert workspace.run("register", CHAMPION="none") == 0
     assert [item.version for item in versions(workspace)] == [2, 1]
+    # Without CHAMPION=none the decision stands; the next candidate is held against this one.
+    assert workspace.run("evaluate") == 0
+    assert workspace.record("evaluate")["decision"] == "first"
+    assert workspace.run("data") == 0
+    assert workspace.run("train") == 0
+    assert workspace.run("evaluate") == 0
+    assert workspace.record("evaluate")["champion"]["version"] == 2
 
 
 def test_a_champion_whose_files_are_gone_names_the_way_out(
