@@ -98,6 +98,12 @@ class Records:
         self.failed_path(verb).unlink(missing_ok=True)
         return changed
 
+    def forget(self, *verbs: str) -> None:
+        """Remove what the verbs recorded: it is no longer true, so make counts them as undone."""
+        for verb in verbs:
+            self.path(verb).unlink(missing_ok=True)
+            self.failed_path(verb).unlink(missing_ok=True)
+
     def write_failed(self, verb: str, record: Mapping[str, Any]) -> None:
         """Keep a failure; what the verb said before is no longer true of its last call."""
         write_atomic(self.failed_path(verb), _encode(record))

@@ -129,6 +129,12 @@ class Endpoint:
 class Service(Protocol):
     """The deployed scoring service."""
 
+    def current(self, release: Release) -> Deployment | None:
+        """The serving deployment if it is `release` with the present settings, and healthy.
+
+        Finishes first what an interrupted call left behind.
+        """
+
     def deploy(self, release: Release, sample: Mapping[str, Any]) -> Deployment:
         """Start `release` beside what serves now, prove it with `sample` (model.json's), switch, drain.
 

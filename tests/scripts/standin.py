@@ -70,9 +70,7 @@ class Handler(BaseHTTPRequestHandler):
             status, answer = 500, {"error": {"code": "internal", "message": "boom"}}
         elif "values" in faults:
             answer = {"result": [value + 3 for value in predict(rows)]}
-        elif "shape" in faults:
-            answer = {"result": predict(rows)[:-1]}
-        elif "batches" in faults and len(rows) > 3:
+        elif "shape" in faults or ("batches" in faults and len(rows) > 3):
             answer = {"result": predict(rows)[:-1]}
         time.sleep(self.server.seconds)
         request_id = "another" if "echo" in faults else self.headers["X-Request-Id"]
@@ -92,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *arguments: object) -> None:
         pass
 
 

@@ -20,6 +20,8 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
     found = Clone(tmp_path, monkeypatch)
     rooms.write_room(tmp_path)
     monkeypatch.setenv("SLIPWAY_ENGINE", "none")
+    # What else runs on the machine just now is not what is tested.
+    monkeypatch.setattr(machine, "available_memory", lambda: 4 * machine.GIB)
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in ("model", "model.contract", "model.estimator"):
         monkeypatch.delitem(doctor.sys.modules, name, raising=False)

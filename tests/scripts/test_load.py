@@ -81,12 +81,22 @@ def test_wrong_answers_count_as_failures(clone: Clone, capsys: pytest.CaptureFix
     assert failed["reasons"][0]["requests"] == failed["failures"]
 
 
-def test_an_error_rate_that_is_allowed_passes(clone: Clone) -> None:
-    clone.monkeypatch.setenv("LOAD_ERROR_RATE", "0.5")
-    with serving("batches") as server:
-        clone.on("load", Platform(server))
-        assert load.main() == 0
-    assert clone.record("load")["failures"] > 0
+def test_figures_are_held_to_the_objectives_set() -> None:
+    record = {
+        "requests": 200,
+        "failures": 10,
+        "error_rate": 0.05,
+        "p95_ms": 80.0,
+        "reasons": [{"reason": "status 503", "requests": 10}],
+        "objectives": {"p95_ms": 80.0, "error_rate": 0.05},
+    }
+    assert load.refusals(record) == []
+    strict = {**record, "objectives": {"p95_ms": 79.0, "error_rate": 0.04}}
+    assert load.refusals(strict) == [
+        "p95 is 80 ms, over LOAD_P95_MS=79",
+        "10 of 200 requests failed (5.00%), over LOAD_ERROR_RATE=0.04 (most often: status 503)",
+    ]
+    assert load.refusals({**record, "requests": 0}) == ["no request was answered"]
 
 
 def test_a_service_that_answers_wrongly_is_not_worth_the_load(

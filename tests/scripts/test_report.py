@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -149,7 +150,7 @@ def test_every_stage_is_told_with_its_figures(clone: Clone) -> None:
             "4 ms",
         ],
         "lineage": ["4d0c8f3ab5e94f8c9a7e3b1d2c6f5a10", "9f2c4b7d0e1a3856", "b94d", "20250314.2"],
-        "again": ["git checkout 9f2c4b7d", "alpha=0.3 degree=2 scale=True"],
+        "again": ["git checkout 9f2c4b7d", 'PARAMS="alpha=0.3 degree=2 scale=true"'],
     }
     for section, texts in expected.items():
         for text in texts:
@@ -301,3 +302,15 @@ def test_a_strange_address_of_a_build_is_no_link(clone: Clone) -> None:
     clone.release()
     clone.write("train", {**clone.record("train"), "build_uri": "javascript:alert(1)"})
     assert all(link.startswith("#") for link in made(clone).links)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"alpha": 0.3, "scale": True}, {"note": "it's $HOME", "none": None}, {"sizes": [8, 4]}, {}],
+)
+def test_the_call_that_is_shown_gives_the_same_parameters(parameters: dict[str, object]) -> None:
+    from scripts import formats
+    from scripts.train import parse_parameters
+
+    (given,) = shlex.split(formats.call(parameters))
+    assert parse_parameters(given, parameters) == parameters

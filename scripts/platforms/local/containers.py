@@ -1,0 +1,381 @@
+"""The service as containers: the one that serves, behind a front that is switched to the next."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scripts import console
+from scripts.errors import SlipwayError, UsageError
+from scripts.platforms.base import Deployment, Endpoint, Release
+from scripts.platforms.local import container as box
+from scripts.platforms.local import deployments, engine, starting
+from scripts.platforms.local.front import COLOURS, Front, NotReached, hardened
+from scripts.platforms.local.front import PORT as FRONT_PORT
+from scripts.proof import is_healthy
+from scripts.settings import Settings, clone_id, default_port
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+SERVICE_PORT = 5001
+
+
+class ContainerService:
+    """The scoring service of one clone in the Docker engine of this machine."""
+
+    def __init__(self, root: Path, settings: Settings) -> None:
+        self.root = root
+        self.settings = settings
+        self.clone = clone_id(root)
+        self.network = f"slipway-{self.clone}"
+        self.port = settings.SCORING_PORT or default_port(root)
+
+    @cached_property
+    def client(self) -> DockerClient:
+        return engine.connect()
+
+    @cached_property
+    def front(self) -> Front:
+        return Front(self.client, self.root, self.clone, self.port)
+
+    # What is here
+
+    def history(self) -> Sequence[Deployment]:
+        with engine.explained():
+            containers = self._containers()
+            serving = self._serving(containers)
+            healthy = serving is not None and is_healthy(self._endpoint_url())
+            return [
+                self._deployment(each, serving=each is serving, healthy=each is serving and healthy)
+                for each in containers
+                if box.is_proven(each)
+            ]
+
+    def endpoint(self) -> Endpoint:
+        with engine.explained():
+            if not any(box.is_proven(each) and box.is_active(each) for each in self._containers()):
+                raise UsageError("nothing is deployed", "run `make deploy`")
+        return Endpoint(self._endpoint_url(), starting.key_headers(self.settings))
+
+    def logs(self, *, follow: bool = False) -> Iterator[str]:
+        with engine.explained():
+            if follow:
+                self.client.api.timeout = None  # lines may be hours apart
+            shown: set[str] = set()
+            while True:
+                containers = self._containers()
+                current = self._serving(containers) or next(iter(containers), None)
+                if current is None:
+                    raise UsageError("nothing is deployed", "run `make deploy`")
+                if current.id not in shown:
+                    shown.add(current.id)
+                    yield from box.log_lines(current, follow=follow)
+                if not follow:
+                    return
+                # Its end: another deployment serves, or will.
+                time.sleep(0.5)
+
+    def current(self, release: Release) -> Deployment | None:
+        """The serving deployment if it is `release` with the present settings, and healthy.
+
+        Finishes first what an interrupted call left.
+        """
+        with engine.explained():
+            if not self._settle():
+                return None
+            serving = self._serving(self._containers())
+            if serving is None or release.image is None:
+                return None
+            same = (
+                serving.attrs["Image"] == release.image.id
+                and serving.labels.get("slipway.inputs") == release.inputs
+                and box.environment(serving) == self._wanted_environment()
+                and self.front.is_current(self.front.image())
+            )
+            if not same or not is_healthy(self._endpoint_url()):
+                return None
+            return self._deployment(serving, serving=True, healthy=True)
+
+    # What changes it
+
+    def deploy(self, release: Release, sample: Mapping[str, Any]) -> Deployment:
+        if release.image is None:
+            raise UsageError(
+                f"version {release.version} of {release.model_name} was packaged without an image",
+                "run `make image` (a Docker engine is reachable now)",
+            )
+        with engine.explained():
+            self._settle()
+            history = self.history()
+            labels = {
+                "slipway.previous": box.label(deployments.previous_of_new(history, release)),
+                "slipway.rejected": box.label(deployments.rejected_after_deploy(history, release)),
+                "slipway.model": release.model_name,
+                "slipway.version": str(release.version),
+                "slipway.inputs": release.inputs,
+            }
+            return self._replace(
+                history, release.image.id, labels, self._wanted_environment(), sample
+            )
+
+    def rollback(self) -> Deployment:
+        with engine.explained():
+            self._settle()
+            history = self.history()
+            current, target = deployments.rollback_target(history)
+            container = next(
+                each for each in self._containers() if box.number(each) == target.number
+            )
+            labels = {
+                "slipway.previous": box.label(target.previous),
+                "slipway.rejected": box.label(deployments.rejected_after_rollback(current, target)),
+                "slipway.model": target.model_name,
+                "slipway.version": str(target.version),
+                "slipway.inputs": target.inputs,
+            }
+            # Its settings of then, but the key of now: a key that was changed does not come back.
+            then = {k: v for k, v in box.environment(container).items() if k != "SCORING_KEY"}
+            return self._replace(
+                history,
+                container.attrs["Image"],
+                labels,
+                {**then, **starting.key_environment(self.settings)},
+                box.packaged_sample(container),
+            )
+
+    def stop(self) -> int:
+        with engine.explained():
+            return self._stop_processes() + self.stop_containers()
+
+    def stop_containers(self) -> int:
+        """Stop the containers alone, and the front; returns how many deployments ran."""
+        active = []
+        for container in self._containers():
+            if not box.is_proven(container):
+                container.remove(force=True)
+            elif box.is_active(container):
+                active.append(container)
+        self._let_go(active)
+        if (front := self.front.find()) is not None:
+            front.remove(force=True)
+        return len(active)
+
+    # How
+
+    def _replace(
+        self,
+        history: Sequence[Deployment],
+        image: str,
+        labels: Mapping[str, str],
+        environment: Mapping[str, str],
+        sample: Mapping[str, Any],
+    ) -> Deployment:
+        """Start a container beside the one that serves, prove it, switch, and stop the old one."""
+        serving = next((each for each in history if each.serving), None)
+        old = next((each for each in self._containers() if box.is_active(each)), None)
+        number = deployments.next_number(history)
+        colour = COLOURS[0] if old is None or box.colour(old) != COLOURS[0] else COLOURS[1]
+        self._open_front()
+        self.front.hold(colour)
+        console.step(
+            f"starting deployment {number} ({labels['slipway.model']} {labels['slipway.version']})"
+        )
+        new = self._create(number, colour, image, labels, environment)
+        try:
+            new.start()
+            new.reload()
+            starting.prove_start(
+                f"deployment {number} (version {labels['slipway.version']})",
+                self._url(new),
+                sample,
+                starting.key_headers(self.settings),
+                exit_code=lambda: box.exit_code(new),
+                log=lambda: list(box.log_lines(new, tail=starting.LOG_TAIL)),
+                serving=serving,
+            )
+            new.update(restart_policy={"Name": box.PROVEN})
+        except BaseException:
+            new.remove(force=True)
+            raise
+        try:
+            self._switch(new)
+        except NotReached:
+            new.remove(force=True)
+            raise
+        if not is_healthy(self._endpoint_url()):
+            raise SlipwayError(
+                f"deployment {number} serves, but {self._endpoint_url()} does not answer from here",
+                "see `make status` and `make doctor`",
+            )
+        self._prune()
+        return self._deployment(new, serving=True, healthy=True)
+
+    def _create(
+        self,
+        number: int,
+        colour: str,
+        image: str,
+        labels: Mapping[str, str],
+        environment: Mapping[str, str],
+    ) -> Any:
+        import docker.errors
+
+        api = self.client.api
+        try:
+            return self.client.containers.create(
+                image,
+                name=f"{self.network}-service-{number}",
+                labels={
+                    **labels,
+                    "slipway.clone": self.clone,
+                    "slipway.role": "service",
+                    "slipway.deployment": str(number),
+                    "slipway.colour": colour,
+                },
+                environment=dict(environment),
+                network=self.network,
+                networking_config={self.network: api.create_endpoint_config(aliases=[colour])},
+                **hardened("no"),
+            )
+        except docker.errors.ImageNotFound:
+            raise UsageError(
+                f"the image of version {labels['slipway.version']} ({image[:19]}) is gone",
+                "run `make image FORCE=1`, then `make deploy`",
+            ) from None
+
+    def _switch(self, new: Any) -> None:
+        """Let only `new` serve: drain and stop every other container that runs."""
+        new.reload()
+        self.front.serve(box.colour(new), box.address(new, self.network))
+        leaving = [each for each in self._containers() if box.is_active(each) and each.id != new.id]
+        if leaving:
+            console.step(f"deployment {box.number(new)} serves; draining the one before")
+        self._let_go(leaving)
+
+    def _let_go(self, leaving: Sequence[Any]) -> None:
+        """Stop containers once they answered what they were sent."""
+        for each in leaving:
+            self.front.drain(box.colour(each), self.settings.GRACE_SECONDS)
+        for each in leaving:
+            each.stop(timeout=self._grace())
+
+    def _settle(self) -> bool:
+        """Finish or clear away what an interrupted call left; whether a proven container runs."""
+        proven = []
+        for container in self._containers():
+            if not box.is_proven(container):
+                console.step(f"removing deployment {box.number(container)}, left half-started")
+                container.remove(force=True)
+            elif box.is_active(container):
+                proven.append(container)
+        if not proven:
+            return False
+        if len(proven) > 1 or self._serving(proven) is None:
+            self._open_front()
+            running = [each for each in proven if each.status == "running"]
+            if running:
+                self._switch(running[0])
+        return True
+
+    def _open_front(self) -> None:
+        import docker.errors
+
+        try:
+            self.client.networks.get(self.network)
+        except docker.errors.NotFound:
+            self.client.networks.create(
+                self.network, driver="bridge", labels={"slipway.clone": self.clone}
+            )
+        image = self.front.image()
+        if not self.front.is_current(image):
+            self._stop_processes()
+        self.front.ensure(image)
+
+    def _stop_processes(self) -> int:
+        """Stop this clone's service if it runs as a process, from when there was no engine."""
+        from scripts.platforms.local.processes import ProcessService
+
+        processes = ProcessService(self.root, self.settings)
+        if not processes.is_running():
+            return 0
+        console.step("stopping the service that runs as a process: containers take over")
+        return processes.stop()
+
+    def _prune(self) -> None:
+        containers = [each for each in self._containers() if box.is_proven(each)]
+        keep = deployments.kept([self._deployment(each) for each in containers])
+        for container in containers:
+            if box.number(container) not in keep and not box.is_active(container):
+                container.remove(force=True)
+
+    def _containers(self) -> list[Any]:
+        """The service's containers in every state, the newest deployment first."""
+        found = self.client.containers.list(
+            all=True,
+            filters={"label": [f"slipway.clone={self.clone}", "slipway.role=service"]},
+            ignore_removed=True,
+        )
+        return sorted(found, key=box.number, reverse=True)
+
+    def _serving(self, containers: Sequence[Any]) -> Any | None:
+        """The container that the front sends requests to; the newest where it is being switched."""
+        active = [each for each in containers if box.is_proven(each) and box.is_active(each)]
+        servers = self.front.servers() if active else {}
+        for container in active:
+            server = servers.get(box.colour(container))
+            if server is not None and server.wanted:
+                return container
+        return None
+
+    def _deployment(
+        self, container: Any, *, serving: bool = False, healthy: bool = False
+    ) -> Deployment:
+        labels = container.labels
+        return Deployment(
+            number=box.number(container),
+            model_name=labels["slipway.model"],
+            version=int(labels["slipway.version"]),
+            inputs=labels["slipway.inputs"],
+            image_id=container.attrs["Image"],
+            kind="container",
+            url=self._host_url(),
+            inner_url=f"http://{self.front.name}:{FRONT_PORT}",
+            previous=box.unlabel(labels["slipway.previous"]),
+            rejected=box.unlabel(labels["slipway.rejected"]),
+            serving=serving,
+            healthy=healthy,
+            started=container.attrs["Created"][:19] + "Z",
+        )
+
+    def _wanted_environment(self) -> dict[str, str]:
+        return {
+            **starting.service_settings(self.settings),
+            **starting.key_environment(self.settings),
+        }
+
+    def _grace(self) -> int:
+        """Whole seconds the engine leaves a service to end by itself."""
+        return int(self.settings.GRACE_SECONDS) + 2
+
+    def _on_network(self) -> bool:
+        return os.environ.get("SLIPWAY_NETWORK") == self.network
+
+    def _endpoint_url(self) -> str:
+        """The front, as this process reaches it."""
+        if self._on_network():
+            return f"http://{self.front.name}:{FRONT_PORT}"
+        return self._host_url()
+
+    def _host_url(self) -> str:
+        """The front, as programs on this machine reach it."""
+        return f"http://127.0.0.1:{self.front.published() or self.port}"
+
+    def _url(self, container: Any) -> str:
+        """One container itself, as this process reaches it."""
+        host = container.name if self._on_network() else box.address(container, self.network)
+        return f"http://{host}:{SERVICE_PORT}"
