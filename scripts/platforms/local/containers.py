@@ -14,15 +14,13 @@ from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.base import Deployment, Endpoint, Release
 from scripts.platforms.local import container as box
 from scripts.platforms.local import deployments, engine, starting
-from scripts.platforms.local.front import COLOURS, Front, NotReached, hardened
+from scripts.platforms.local.front import COLOURS, SERVICE_PORT, Front, NotReached, hardened
 from scripts.platforms.local.front import PORT as FRONT_PORT
 from scripts.proof import is_healthy
 from scripts.settings import Settings, clone_id, default_port
 
 if TYPE_CHECKING:
     from docker import DockerClient
-
-SERVICE_PORT = 5001
 
 
 class ContainerService:

@@ -23,11 +23,10 @@ if TYPE_CHECKING:
 COLOURS = ("blue", "green")
 BACKEND = "service"
 PORT = 8080
+SERVICE_PORT = 5001
 
-_SOCKET = "UNIX-CONNECT:/tmp/front.sock"
-#: Seconds until the name server's word and the first health check must have arrived.
+#: Seconds until the name server's word must have reached the front.
 _UP_SECONDS = 20.0
-_CHECK_PASSED = 3
 _RUNNING = 2
 
 
@@ -148,36 +147,39 @@ class Front:
         found = {}
         for line in self._say(f"show servers state {BACKEND}").splitlines():
             field = line.split()
-            if len(field) > 13 and field[1] == BACKEND:
+            if len(field) > 6 and field[1] == BACKEND:
                 # Administrative state: 1 maintenance and 8 drain are ours, the rest is haproxy's.
                 found[field[3]] = Server(
                     address=None if field[4] == "-" else field[4],
-                    up=int(field[5]) == _RUNNING
-                    and int(field[6]) == 0
-                    and int(field[11]) == _CHECK_PASSED,
+                    up=int(field[5]) == _RUNNING and int(field[6]) == 0,
                     wanted=not int(field[6]) & (1 | 8),
                 )
         return found
 
     def hold(self, colour: str) -> None:
-        """Send nothing to a colour that is still to be proven, nor keep connections to it."""
+        """Send nothing to a colour, which is still to be proven or has ended its work."""
         self._say(f"set server {BACKEND}/{colour} state maint")
 
     def serve(self, colour: str, address: str) -> None:
-        """Send requests to the container at `address` too; returns when it takes them."""
-        self._say(f"set server {BACKEND}/{colour} state ready")
+        """Send requests to the container at `address` too; returns when it takes them.
+
+        Raises NotReached, and sends it nothing, if it does not.
+        """
         end = time.monotonic() + _UP_SECONDS
-        while True:
-            server = self.servers().get(colour)
-            if server and server.up and server.address == address:
-                return
+        while (server := self.servers().get(colour)) is None or not (
+            server.up and server.address == address
+        ):
             if time.monotonic() > end:
                 self.hold(colour)
                 raise NotReached(
                     f"the front does not reach the {colour} service at {address} (it sees {server})",
-                    "see `docker logs` of the front, then run the verb again",
+                    f"see `docker logs {self.name}`, then run the verb again",
                 )
-            time.sleep(0.05)
+            # The front's own look at it: its next regular check may be seconds away.
+            if server and server.address == address and self._reaches(colour):
+                self._say(f"set server {BACKEND}/{colour} state ready")
+            else:
+                time.sleep(0.05)
 
     def drain(self, colour: str, seconds: float) -> None:
         """Send nothing new to a colour; returns when it has answered all, or after `seconds`."""
@@ -197,18 +199,25 @@ class Front:
     def _answers(self) -> bool:
         return bool(self.servers())
 
+    def _reaches(self, colour: str) -> bool:
+        question = "printf 'GET / HTTP/1.0\\r\\n\\r\\n'"
+        answer = self._execute(f'{question} | socat -t5 - "TCP:$1:{SERVICE_PORT}"', colour)
+        return " 200 " in answer.partition("\n")[0]
+
     def _say(self, command: str) -> str:
         """A command to the runtime socket and its answer; "" if the front does not run."""
+        return self._execute('echo "$1" | socat -t5 - UNIX-CONNECT:/tmp/front.sock', command)
+
+    def _execute(self, script: str, argument: str) -> str:
         import docker.errors
 
-        script = f'echo "$1" | socat -t5 - {_SOCKET}'
         try:
             result = self.client.containers.get(self.name).exec_run(
-                ["sh", "-c", script, "sh", command], stderr=False
+                ["sh", "-c", script, "sh", argument], stderr=False
             )
         except (docker.errors.NotFound, docker.errors.APIError):
             return ""
-        return str(result.output.decode()) if result.exit_code == 0 else ""
+        return result.output.decode("utf-8", "replace") if result.exit_code == 0 else ""
 
 
 def hardened(restart: str) -> dict[str, Any]:

@@ -75,10 +75,12 @@ class DockerImages:
     def _run(self, command: list[str]) -> None:
         """Run the build and show its steps; what it says from `error:` on becomes the error."""
         named = {"BASE_IMAGE": self.settings.BASE_IMAGE, "EXTRA_CA": self.settings.EXTRA_CA}
+        # FORCE is for the verb that was called; for docker's scripts it would mean a new base image.
+        inherited = {name: value for name, value in os.environ.items() if name != "FORCE"}
         failure: list[str] = []
         with subprocess.Popen(
             command,
-            env={**os.environ, **{name: value for name, value in named.items() if value}},
+            env={**inherited, **{name: value for name, value in named.items() if value}},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -141,6 +143,6 @@ def _failure(code: int, lines: list[str]) -> SlipwayError:
         console.step(line.strip())
     message = lines[0].removeprefix("error: ") if lines else f"the build ended with code {code}"
     if quoted:
-        message = f"building the scoring image failed; its log ends as above (all of it: {LOG})"
+        message = f"building the scoring image failed (its log: {LOG})"
     kind = UsageError if code == 2 else SlipwayError
     return kind(message, " ".join(advice) or f"read {LOG}, then run `make image` again")

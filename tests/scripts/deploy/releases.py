@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ def predict(version: int) -> list[float]:
     return [sum(row) + 100 * version for row in ROWS]
 
 
-def write_release(clone: Path, version: int, **model: Any) -> Release:
+def write_release(clone: Path, version: int, name: str = "", **model: Any) -> Release:
     """A bundle with the real scoring package in the clone; `model` replaces parts of model.json."""
-    inputs = f"{version:016x}"
+    inputs = hashlib.sha256(f"{version}{name}".encode()).hexdigest()[:16]
     bundle = clone / "build" / "bundles" / inputs
     shutil.copytree(
         ROOT / "scoring", bundle / "scoring", ignore=shutil.ignore_patterns("__pycache__")
@@ -91,21 +92,15 @@ def write_record(clone: Path, release: Release) -> None:
     (folder / "image.json").write_text(json.dumps(record))
 
 
-def build_image(release: Release, clone_label: str) -> Release:
-    """The release with its image, built as `make image` builds it."""
+def build_image(release: Release, name: str) -> Release:
+    """The release with its image, named `name`:VERSION, built as `make image` builds it."""
     import docker
 
-    reference = f"slipway-{clone_label}-test:{release.version}"
+    reference = f"{name}:{release.inputs}"
     subprocess.run(
-        [
-            ROOT / "docker" / "build.sh",
-            "scoring",
-            release.bundle,
-            reference,
-            "--label",
-            f"slipway.clone={clone_label}",
-        ],
+        [ROOT / "docker" / "build.sh", "scoring", release.bundle, reference],
         check=True,
+        capture_output=True,
     )
     client = docker.from_env()
     try:
@@ -113,7 +108,7 @@ def build_image(release: Release, clone_label: str) -> Release:
     finally:
         client.close()
     image = Image(found.id, reference, found.attrs["Size"], dict(found.labels))
-    return Release(release.model_name, release.version, release.inputs, release.bundle, image)
+    return replace(release, image=image)
 
 
 def _onnx(version: int) -> bytes:
