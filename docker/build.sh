@@ -88,7 +88,8 @@ shift 3
 ca=$(ca_file)
 client=$(building_client) || die 2 "no Docker client here can build with BuildKit" \
     "Install the buildx plugin (docker-buildx-plugin or docker-buildx), or Debian's docker.io."
-base=$("$(dirname -- "$0")/base.sh")
+# FORCE is about the caller's verb.
+base=$(FORCE='' "$(dirname -- "$0")/base.sh")
 
 make_build_dir docker
 log=$ROOT/build/docker/$stage.log

@@ -17,7 +17,8 @@ case $stage in
     *) die 2 "no such image: ${stage:-(none named)}; it is one of toolbox, az, dev, front" ;;
 esac
 
-base=$(./base.sh)
+# FORCE is about the caller's verb.
+base=$(FORCE='' ./base.sh)
 base_id=$(docker image inspect --format '{{.Id}}' "$base")
 # shellcheck disable=SC2086 # a list of names without spaces
 hash=$({

@@ -47,19 +47,19 @@ function skip_line(  end) {
     REST = end ? substr(REST, end) : ""
 }
 
-# Fill found[key] from the file; a key without `=` gets "". Returns the number of wrong lines.
-function parse(file, found,   wrong) {
+# Fill found[key] from the file; a key without `=` gets "". A wrong line gives
+# nothing: the verbs complain of it.
+function parse(file, found) {
     REST = slurp(file)
     gsub(/\r\n?/, "\n", REST)
     if (substr(REST, 1, 3) == "\357\273\277") REST = substr(REST, 4)
     while (1) {
         skip(SPACE "+")
-        if (REST == "") return wrong + 0
+        if (REST == "") return
         skip("export" BLANK "+")
         if (binding()) {
             if (KEY != "") found[KEY] = VALUE_READ
         } else {
-            wrong++
             skip_line()
             REST = substr(REST, 2)
         }

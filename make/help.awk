@@ -1,7 +1,7 @@
 # The page of `make help`: verbs from the Makefile's `##` comments, settings with their values.
 
 function bold(text) { return colour ? "\033[1m" text "\033[0m" : text }
-function name(text) { return colour ? "\033[36m" text "\033[0m" : text }
+function cyan(text) { return colour ? "\033[36m" text "\033[0m" : text }
 function faint(text) { return colour ? "\033[2m" text "\033[0m" : text }
 
 function verbs(   line, verb) {
@@ -11,7 +11,7 @@ function verbs(   line, verb) {
         } else if (line ~ /^[a-z-]+:.* ## /) {
             verb = substr(line, 1, index(line, ":") - 1)
             sub(/.* ## /, "", line)
-            print "  " name(sprintf("%-18s", verb)) " " line
+            print "  " cyan(sprintf("%-18s", verb)) " " line
         }
     }
 }
@@ -31,7 +31,7 @@ function settings(   i, key, value, group) {
         }
         value = SECRET[key] ? (VALUE[key] == "" ? "unset" : "set") : shown(VALUE[key])
         if (value == "") value = "-"
-        print "  " name(sprintf("%-28s", key)) " " value \
+        print "  " cyan(sprintf("%-28s", key)) " " value \
             (ORIGIN[key] == "default" ? "" : faint("  (" ORIGIN[key] ")"))
     }
 }

@@ -92,15 +92,16 @@ function keep(name, text,   file, target) {
 }
 
 # Names that make cannot take stand in the list with a checksum instead of being prerequisites.
-function files(folder,   command, name, text, sum) {
+function files(folder,   command, name, text, checksum, sum) {
     command = "find -L " folder " \\( -name '.?*' -o -name __pycache__ \\) -prune -o -type f" \
         " ! -name '*.pyc' ! -name '*.md' ! -name '*~' ! -path model/defaults.env -print" \
         " 2>/dev/null | sort"
     hidden = 0
     while ((command | getline name) > 0) {
         if (name ~ /[^A-Za-z0-9_.\/@+-]/) {
-            "cksum <" quote(name) | getline sum
-            close("cksum <" quote(name))
+            checksum = "cksum <" quote(name)
+            checksum | getline sum
+            close(checksum)
             text = text encode(name) " " sum "\n"
         } else {
             text = text name "\n"

@@ -36,6 +36,12 @@ def test_an_image_that_is_there_is_not_built(clone: Clone, pretender: Path) -> N
     assert "build" not in (pretender / "calls").read_text()
 
 
+def test_a_forced_verb_does_not_make_the_base_anew(clone: Clone, pretender: Path) -> None:
+    path = f"{pretender}:{os.environ['PATH']}"
+    clone.call("docker/image.sh", "toolbox", PATH=path, FORCE="1")
+    assert "pull" not in (pretender / "calls").read_text()
+
+
 def test_an_unknown_image_is_refused(clone: Clone) -> None:
     assert "toolbox, az, dev, front" in clone.call("docker/image.sh", "box", code=2).stderr
 

@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from scripts.settings import SECRETS, Settings
-from tests.make.conftest import ROOT
+from tests.make.conftest import ROOT, STAGES, Clone
 
 AWKS = ["awk", "mawk", "gawk", "gawk --posix", "busybox awk", "original-awk"]
 HERE = [awk for awk in AWKS if shutil.which(awk.split()[0])]
@@ -200,6 +200,29 @@ def test_the_reader_agrees_on_whatever_hypothesis_thinks_of(tmp_path: Path, awk:
             assert found == meant(file), file.read_bytes()
 
     agree()
+
+
+@pytest.mark.parametrize("awk", HERE)
+def test_any_awk_will_do(clone: Clone, awk: str) -> None:
+    clone.write(
+        "bin/awk",
+        f'#!/bin/sh\nexec {shutil.which(awk.split()[0])}{awk[len(awk.split()[0]):]} "$@"\n',
+    )
+    (clone.path / "bin/awk").chmod(0o755)
+    path = f"{clone.path}/bin:{os.environ['PATH']}"
+    clone.write("model/some table.csv", "1")
+    assert clone.run("all", PATH=path) == STAGES
+    assert clone.run("all", PATH=path) == []
+    clone.write("model/some table.csv", "2")
+    assert clone.run("all", PATH=path) == ["data", "train"]
+    clone.write(".env", 'SCORING_KEY="it\'s # a $key"\nGATE_MARGIN=1\n')
+    assert clone.run("all", PATH=path) == ["evaluate", "deploy", "smoke", "load", "report"]
+    assert clone.run("all", PATH=path) == []
+    clone.touch("data/rows.csv")
+    assert "scripts.data" in clone.make("-n", "all", PATH=path).stdout
+    assert "did you mean train" in clone.make("trian", ok=False, PATH=path).stderr
+    assert "GATE_MARGIN                  1  (.env)" in clone.make("help", PATH=path).stdout
+    assert "PLATFORM=x y" not in clone.make("all", "PLATFORM=x y", ok=False, PATH=path).stdout
 
 
 def test_settings_come_out_as_sh_assignments() -> None:

@@ -64,10 +64,10 @@ def packaged_sample(container: Any) -> Mapping[str, Any]:
         return read_sample(member.read() if member else b"")
 
 
-def log_lines(container: Any, **options: Any) -> Iterator[str]:
-    """The lines of its log, oldest first; `options` are those of docker-py's `logs`."""
+def log_lines(container: Any, *, follow: bool = False, tail: int | str = "all") -> Iterator[str]:
+    """The lines of its log, oldest first; of the last `tail` of them."""
     rest = b""
-    for chunk in container.logs(stream=True, **options):
+    for chunk in container.logs(stream=True, follow=follow, tail=tail):
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:
             yield line.decode("utf-8", "replace")

@@ -81,9 +81,26 @@ class Bench:
         """The versions that serve and are healthy: one, or none."""
         return [each.version for each in self.service.history() if each.serving and each.healthy]
 
+    def running(self) -> list[str]:
+        """The containers, or process ids, of servers that run for this clone, serving or not."""
+        if isinstance(self.service, ContainerService):
+            label = {"label": [f"slipway.clone={self.service.clone}", "slipway.role=service"]}
+            return [each.name for each in self.service.client.containers.list(filters=label)]
+        return server_pids(self.root)
+
     @property
     def numbers(self) -> list[int]:
         return [each.number for each in self.service.history()]
+
+
+def server_pids(root: Path) -> list[str]:
+    """Processes that were started as a server of the clone, by what only they have in common."""
+    found = []
+    for each in psutil.process_iter(["cmdline", "environ"]):
+        command, environ = each.info["cmdline"] or [], each.info["environ"] or {}
+        if "scoring.server" in command and environ.get("SLIPWAY_CLONE") == os.fspath(root):
+            found.append(str(each.pid))
+    return found
 
 
 def remove(root: Path) -> None:

@@ -57,31 +57,21 @@ def test_no_request_fails_while_deployments_change(bench: Bench) -> None:
     assert bench.serving == [2]
 
 
-def test_rollbacks_go_down_the_stack(bench: Bench) -> None:
-    for name in ("v1", "v2", "v3"):
-        bench.deploy(name)
-    first = bench.service.rollback()
-    assert (first.number, first.version, first.previous, first.rejected) == (4, 2, 1, 3)
-    second = bench.service.rollback()
-    assert (second.number, second.version, second.previous, second.rejected) == (5, 1, None, 3)
-    with pytest.raises(UsageError, match="no previous deployment"):
-        bench.service.rollback()
-    assert bench.serving == [1]
-    # A newer version clears what was rejected, and can itself be rolled back.
-    fourth = bench.deploy("v4")
-    assert (fourth.number, fourth.previous, fourth.rejected) == (6, 5, None)
-    assert bench.service.rollback().version == 1
-
-
-def test_the_last_three_deployments_are_kept(bench: Bench) -> None:
+def test_rollbacks_go_down_the_stack_of_the_last_three(bench: Bench) -> None:
     for name in ("v1", "v2", "v3", "v4"):
         bench.deploy(name)
     assert bench.numbers == [4, 3, 2]
-    bench.service.rollback()
-    bench.service.rollback()
-    assert bench.serving == [2]
+    first = bench.service.rollback()
+    assert (first.number, first.version, first.previous, first.rejected) == (5, 3, 2, 4)
+    second = bench.service.rollback()
+    assert (second.number, second.version, second.previous, second.rejected) == (6, 2, 1, 4)
     with pytest.raises(UsageError, match="deployment 1, the previous one, is no longer"):
         bench.service.rollback()
+    assert bench.serving == [2]
+    # A newer version clears what was rejected, and can itself be rolled back.
+    fifth = bench.deploy("v5")
+    assert (fifth.number, fifth.previous, fifth.rejected) == (7, 6, None)
+    assert bench.service.rollback().version == 2
 
 
 def test_nothing_deployed_cannot_be_rolled_back(bench: Bench) -> None:

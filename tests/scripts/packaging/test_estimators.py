@@ -12,7 +12,6 @@ import pytest
 from sklearn.base import clone as unfitted
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
-from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import (
     BaggingRegressor,
     ExtraTreesRegressor,
@@ -32,7 +31,6 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
-    FunctionTransformer,
     OneHotEncoder,
     OrdinalEncoder,
     PolynomialFeatures,
@@ -119,8 +117,6 @@ TABLE = {
         "positive",
         SKL,
     ),
-    "constant": Row(DummyRegressor(), "numbers", "value", SKL),
-    "function": Row(make_pipeline(FunctionTransformer(np.cbrt), Ridge()), "numbers", "value", SKL),
     "logistic": Row(
         make_pipeline(StandardScaler(), LogisticRegression()), "numbers", "yes or no", F64
     ),
