@@ -130,7 +130,10 @@ in_container() {
     container=slipway-$id-run-$$
     name=slipway
     [ "$user" != 0 ] || name=root
-    printf '%s\n' "$name:x:$user:$group::/home/slipway:/bin/bash" >"$ROOT/build/runner/passwd"
+    entry=$name:x:$user:$group::/home/slipway:/bin/bash
+    # Another container may be reading it.
+    [ "$(cat "$ROOT/build/runner/passwd" 2>/dev/null)" = "$entry" ] ||
+        echo "$entry" >"$ROOT/build/runner/passwd"
 
     # Options go before the command that is in "$@" already, the last ones first.
     set -- "$image" sh -c "$INNER" slipway "$@"
@@ -138,7 +141,7 @@ in_container() {
         socket=$(engine_socket)
         gid=0
         [ "$(uname -s)" != Linux ] || gid=$(owner_gid "$socket")
-        set -- --mount "type=bind,source=$socket,target=/var/run/docker.sock" --group-add "$gid" "$@"
+        set -- --mount "type=bind,$(field "source=$socket"),target=/var/run/docker.sock" --group-add "$gid" "$@"
         # From 29 on the engine refuses what the toolbox's client would say of itself.
         major=$(docker --version | sed -n 's/^Docker version \([0-9]*\).*/\1/p')
         [ "${major:-0}" -lt 29 ] || set -- -e DOCKER_API_VERSION=1.44 "$@"

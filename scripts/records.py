@@ -28,7 +28,11 @@ STAGES = (
     "report",
 )
 
+#: What changes without the work having changed.
 VOLATILE = frozenset({"time", "duration_seconds"})
+#: What is held against the champion and so changes with it: worth knowing, but no input of the next
+#: verb. The record is rewritten with its old time stamp, which is all that make looks at.
+ASIDE = frozenset({"shift"})
 
 Record = dict[str, Any]
 
@@ -53,8 +57,8 @@ def _encode(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, indent=2, allow_nan=False) + "\n").encode()
 
 
-def _lasting(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key not in VOLATILE}
+def _without(record: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key not in keys}
 
 
 class Records:
@@ -90,11 +94,16 @@ class Records:
         # As it will be read back: tuples are lists, keys are strings.
         fresh: Record = json.loads(_encode(record))
         try:
-            changed = _lasting(fresh) != _lasting(self.find(verb) or {})
+            before = self.find(verb) or {}
         except UsageError:
-            changed = True
+            before = {}
+        changed = _without(fresh, VOLATILE | ASIDE) != _without(before, VOLATILE | ASIDE)
         if changed:
             write_atomic(path, _encode(fresh))
+        elif _without(fresh, VOLATILE) != _without(before, VOLATILE):
+            stamp = path.stat().st_mtime_ns
+            write_atomic(path, _encode(fresh))
+            os.utime(path, ns=(stamp, stamp))
         self.failed_path(verb).unlink(missing_ok=True)
         return changed
 

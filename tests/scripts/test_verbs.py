@@ -37,6 +37,15 @@ def test_a_record_is_replaced_only_if_something_lasting_changed(workspace: Works
     assert json.loads(path.read_text())["figure"] == 2
 
 
+def test_a_new_champion_alone_does_not_rerun_what_follows_data(workspace: Workspace) -> None:
+    path = workspace.folder / "build" / "local" / "data.json"
+    assert run_verb("data", ends(sha256="1", shift={"against": None})) == 0
+    os.utime(path, ns=(1, 1))
+    assert run_verb("data", ends(sha256="1", shift={"against": 1})) == 0
+    assert path.stat().st_mtime_ns == 1
+    assert workspace.record("data")["shift"] == {"against": 1}
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from scripts.platforms.base import Release
@@ -86,19 +87,19 @@ class Bench:
         if isinstance(self.service, ContainerService):
             label = {"label": [f"slipway.clone={self.service.clone}", "slipway.role=service"]}
             return [each.name for each in self.service.client.containers.list(filters=label)]
-        return server_pids(self.root)
+        return server_pids(self.fleet.folder)
 
     @property
     def numbers(self) -> list[int]:
         return [each.number for each in self.service.history()]
 
 
-def server_pids(root: Path) -> list[str]:
-    """Processes that were started as a server of the clone, by what only they have in common."""
+def server_pids(folder: Path) -> list[str]:
+    """Processes that run a server from a bundle below `folder`."""
     found = []
-    for each in psutil.process_iter(["cmdline", "environ"]):
-        command, environ = each.info["cmdline"] or [], each.info["environ"] or {}
-        if "scoring.server" in command and environ.get("SLIPWAY_CLONE") == os.fspath(root):
+    for each in psutil.process_iter(["cmdline", "cwd"]):
+        command, cwd = each.info["cmdline"] or [], each.info["cwd"] or ""
+        if "scoring.server" in command and cwd.startswith(os.fspath(folder)):
             found.append(str(each.pid))
     return found
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 import pytest
+
 from scripts.errors import Interrupted
 from scripts.platforms.local import starting
-
 from tests.scripts.deploy.clients import Clients
 from tests.scripts.deploy.conftest import Bench
 from tests.scripts.deploy.releases import ROOT
