@@ -60,8 +60,8 @@ def test_it_is_made_once_and_follows_the_lock(
     assert made.stdout == f"1.0 {clone.path}/.venv\n"
     assert "making .venv" in made.stderr
     assert clone.call(*ASK, **env).stderr == ""
-    _lock(clone, shelf, "2.0")
-    assert clone.call(*ASK, **env).stdout.startswith("2.0 ")
+    _lock(clone, shelf, "2.0.1")
+    assert clone.call(*ASK, **env).stdout.startswith("2.0.1 ")
 
 
 def test_one_that_was_not_finished_is_made_again(

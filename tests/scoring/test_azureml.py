@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import http.client
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,9 +18,6 @@ import pytest
 from scoring import score
 from scoring.errors import InvalidData, NotJson
 from tests.scoring.service import JSON, ROOT, Answer, request
-
-ENVIRONMENTS = ROOT / "build" / "test-envs"
-LOCK = ROOT / "docker" / "locks" / "azureml-server.txt"
 
 
 @pytest.fixture
@@ -57,40 +51,21 @@ def test_run_before_init(monkeypatch: pytest.MonkeyPatch) -> None:
         score.run("{}")
 
 
-@pytest.fixture(scope="session")
-def inference_server() -> Path:
-    """Microsoft's server in an environment of its own, made once for each lock and Python."""
-    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
-    if uv is None:
-        pytest.skip("not run: there is no uv to make the inference server's environment")
-    identity = LOCK.read_bytes() + sys.version.encode() + sys.base_prefix.encode()
-    home = ENVIRONMENTS / f"azureml-server-{hashlib.sha256(identity).hexdigest()[:12]}"
-    home.mkdir(parents=True, exist_ok=True)
-    python = home / "venv" / "bin" / "python"
-    with (home / "lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        if not (home / "complete").exists():
-            create = [uv, "venv", "--clear", "-q", "--python", sys.executable, home / "venv"]
-            subprocess.run(create, check=True)
-            install = [uv, "pip", "install", "-q", "--python", python, "--require-hashes"]
-            ended = subprocess.run([*install, "-r", LOCK], capture_output=True, text=True)
-            if "error sending request" in ended.stderr or "Failed to fetch" in ended.stderr:
-                pytest.skip(f"not run: no package index to be reached: {ended.stderr[-300:]}")
-            assert ended.returncode == 0, ended.stderr
-            (home / "complete").touch()
-    return python.with_name("azmlinfsrv")
-
-
 @pytest.fixture(scope="module")
-def azureml_port(
-    inference_server: Path, regressor_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[int]:
+def azureml_port(regressor_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Microsoft's server with our entry script, on a port of its own."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("azureml") / "log"
     with log.open("wb") as stream:
         server = subprocess.Popen(
-            [inference_server, "--entry_script", "scoring/score.py", "--port", str(port)],
+            [
+                Path(sys.executable).with_name("azmlinfsrv"),
+                "--entry_script",
+                "scoring/score.py",
+                "--port",
+                str(port),
+            ],
             cwd=ROOT,
             env={"PATH": os.environ["PATH"], "AZUREML_MODEL_DIR": str(regressor_dir)},
             stdout=stream,

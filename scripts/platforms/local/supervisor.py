@@ -155,13 +155,13 @@ class Supervisor:
         return stopped
 
     async def trim_log(self) -> None:
-        """Keep service.log bounded. Servers append to it, so it is emptied in place."""
-        log = self.folder / "service.log"
+        """Keep service.log bounded while we live."""
         while True:
             await asyncio.sleep(5)
-            if log.exists() and log.stat().st_size > LOG_BYTES:
-                shutil.copyfile(log, log.with_name("service.log.1"))
-                os.truncate(log, 0)
+            try:
+                trim(self.folder / "service.log", LOG_BYTES)
+            except OSError as error:
+                say(f"service.log cannot be trimmed: {error}")
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -270,6 +270,13 @@ class Call:
             self.prepared.close()
         if self.alone:
             self.supervisor.changing.release()
+
+
+def trim(log: Path, limit: int) -> None:
+    """Set aside a log of more than `limit` bytes. Servers append to it, so it is emptied in place."""
+    if log.exists() and log.stat().st_size > limit:
+        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        os.truncate(log, 0)
 
 
 def say(text: str) -> None:

@@ -24,17 +24,22 @@ PROCESS = [
     f"{LOCAL}.starting:prove_start",
     f"{LOCAL}.starting:prove_start+",
 ]
-CONTAINER = [
+CONTAINER = [f"{LOCAL}.starting:prove_start", f"{LOCAL}.front:Front.serve+"]
+CONTAINER_SLOW = [
     f"{LOCAL}.containers:ContainerService._create+",
-    f"{LOCAL}.starting:prove_start",
     f"{LOCAL}.starting:prove_start+",
     f"{LOCAL}.front:Front.serve",
-    f"{LOCAL}.front:Front.serve+",
     f"{LOCAL}.front:Front.drain+",
     f"{LOCAL}.containers:ContainerService._prune",
 ]
-POINTS = [("process", point) for point in PROCESS]
-POINTS_DOCKER = [pytest.param("container", point, marks=pytest.mark.docker) for point in CONTAINER]
+POINTS = [
+    *(pytest.param("process", point) for point in PROCESS),
+    *(pytest.param("container", point, marks=pytest.mark.docker) for point in CONTAINER),
+    *(
+        pytest.param("container", point, marks=[pytest.mark.docker, pytest.mark.slow])
+        for point in CONTAINER_SLOW
+    ),
+]
 
 
 def deploy_and_die(bench: Bench, name: str, point: str) -> None:
@@ -58,7 +63,7 @@ def deploy_and_die(bench: Bench, name: str, point: str) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-@pytest.mark.parametrize(("kind", "point"), [*POINTS, *POINTS_DOCKER])
+@pytest.mark.parametrize(("kind", "point"), POINTS)
 def test_a_killed_deployer_costs_no_request(
     kind: str, point: str, make_bench: Callable[..., Bench]
 ) -> None:
