@@ -142,7 +142,7 @@ $(FORCED:%=$(REC)/.stamps/%): override export FORCE := 1
 # What `all` does when a stage failed.
 report-anyway:
 	$(Q)rm -f $(REC)/.stamps/report
-	$(Q)docker/run.sh python -m scripts.report
+	$(Q)docker/run.sh python -m scripts.report after-failure
 
 ##@ The service
 status: ## What is registered, deployed and healthy, and the last load test
@@ -177,7 +177,7 @@ lint: ## Formatters, types, shell, Dockerfile, import walls, JSON
 	$(Q)docker/run.sh make/lint.sh
 format: ## Format the code
 	$(Q)docker/run.sh make/format.sh
-lock: ## Pin the newest releases that fit in docker/locks
+lock: ## Compile docker/locks; UPGRADE=1 takes the newest releases that fit
 	$(Q)docker/run.sh docker/lock.sh
 base-image: ## Get the image that all others start from; FORCE=1 anew
 	$(Q)docker/base.sh

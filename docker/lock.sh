@@ -26,13 +26,13 @@ command -v uv >/dev/null || {
 }
 trap 'rm -f ./*.txt.new' EXIT
 
-[ $# -gt 0 ] || set -- toolbox scoring scoring-sklearn uv az azureml-server
+[ $# -gt 0 ] || set -- toolbox scoring scoring-sklearn uv az
 for name in "$@"; do
     case $name in
-        toolbox | az | azureml-server) compile "$name" ;;
+        toolbox | az) compile "$name" ;;
         scoring | scoring-sklearn | uv) compile "$name" --constraints toolbox.txt ;;
         *)
-            echo "error: no such lock: $name (toolbox, scoring, scoring-sklearn, uv, az, azureml-server)" >&2
+            echo "error: no such lock: $name (toolbox, scoring, scoring-sklearn, uv, az)" >&2
             exit 2
             ;;
     esac

@@ -94,7 +94,10 @@ def _walk_rows(cursor: _Cursor, columns: Sequence[Column]) -> None:
     if cursor.kind() != "an array":
         raise InvalidData(f'"data" must be an array of rows, not {cursor.kind()}')
     first_kind, index = "", 0
-    while cursor.step() in "[," and cursor.character() != "]":
+    while cursor.step() in "[,":
+        if cursor.character() == "]":
+            cursor.step()
+            return
         kind = cursor.kind()
         first_kind = first_kind or kind
         if kind not in ("an array", "an object"):

@@ -259,7 +259,8 @@ def run(context: Context) -> Result:
 
 
 def main() -> int:
-    return run_verb("report", run)
+    # After a failed `make all` the outcome is the failure, not that there is a page about it.
+    return run_verb("report", run, outcome="after-failure" not in sys.argv)
 
 
 if __name__ == "__main__":

@@ -66,10 +66,14 @@ def record_folder(root: Path, settings: Settings) -> Path:
     return root / "build" / "local"
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM arrived. No `Exception`, so that nothing on the way takes it for a failure."""
+
+
 @contextmanager
 def _sigterm_raises() -> Iterator[None]:
     def stop(signum: int, frame: FrameType | None) -> None:
-        raise Interrupted(signum)
+        raise _Terminated
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
@@ -83,9 +87,10 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def run_verb(verb: str, body: Callable[[Context], Result]) -> int:
+def run_verb(verb: str, body: Callable[[Context], Result], *, outcome: bool = True) -> int:
     """Run `body`, keep what it gives in the verb's record, and return the exit code.
 
+    Without `outcome`, `outcome.json` stays as the verb before left it.
     0 done or kept; 1 failed; 2 usage or configuration; 3 a gate refused; 130 and 143 interrupted.
     """
     started, began = now(), time.monotonic()
@@ -109,11 +114,16 @@ def run_verb(verb: str, body: Callable[[Context], Result]) -> int:
                     result.record_of or verb,
                     envelope(outcome=result.outcome, message=result.message, **result.record),
                 )
-                records.write_outcome(
-                    envelope(outcome=result.outcome, code=0, message=result.message)
-                )
-    except KeyboardInterrupt:
-        error: SlipwayError = Interrupted(signal.SIGINT)
+                if outcome:
+                    records.write_outcome(
+                        envelope(outcome=result.outcome, code=0, message=result.message)
+                    )
+            console.done(result.message, kept=result.outcome == "kept")
+            return 0
+    except KeyboardInterrupt as stop:
+        error: SlipwayError = Interrupted(
+            signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT
+        )
     except SlipwayError as known:
         error = known
     except BrokenPipeError:
@@ -123,9 +133,6 @@ def run_verb(verb: str, body: Callable[[Context], Result]) -> int:
     except Exception as unexpected:
         error = _explain(verb, unexpected)
         error.__cause__ = unexpected
-    else:
-        console.done(result.message, kept=result.outcome == "kept")
-        return 0
     if os.environ.get("VERBOSE"):
         traceback.print_exception(error)
     console.error(str(error))
@@ -138,7 +145,8 @@ def run_verb(verb: str, body: Callable[[Context], Result]) -> int:
     try:
         if verb in STAGES:
             records.write_failed(verb, envelope(**failed, **error.figures))
-        records.write_outcome(envelope(**failed))
+        if outcome:
+            records.write_outcome(envelope(**failed))
     except OSError as full:
         console.error(f"the failure could not be recorded: {full}")
     return error.exit_code

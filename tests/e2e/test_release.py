@@ -188,6 +188,7 @@ def test_a_refused_load_still_gives_a_report_and_the_failure(processes: Clone) -
     records = processes.records
     assert "load" not in records
     assert records["load.failed"]["code"] == 3
+    assert (records["outcome"]["verb"], records["outcome"]["code"]) == ("load", 3)
     assert records["load.failed"]["p95_ms"] > 0.001
     page = (processes.path / "build" / "local" / "report.html").read_text("utf-8")
     assert "0.001" in page

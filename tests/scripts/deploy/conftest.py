@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import docker
 import psutil
 import pytest
 
@@ -22,6 +24,8 @@ from scripts.settings import Settings, clone_id
 from tests.scripts.deploy.releases import ROOT, build_image, sample_of, write_release
 
 Service = ContainerService | ProcessService
+#: Whether the tests run in the toolbox: the host's ports are not ours, so we join networks instead.
+INSIDE = "SLIPWAY_NETWORK" in os.environ
 KINDS = ["process", pytest.param("container", marks=pytest.mark.docker)]
 
 
@@ -64,14 +68,26 @@ class Bench:
         self.root = root
         self.fleet = fleet
         self.port = free_port()
-        self.service = self.with_settings()
+        self._service = self.with_settings()
+        if kind == "container" and INSIDE:
+            join(root)
+
+    @property
+    def service(self) -> Service:
+        return self._reached(self._service)
 
     def with_settings(self, **settings: Any) -> Service:
         """The service as a verb with these settings sees it."""
         found = Settings(**{"SCORING_PORT": self.port, "GRACE_SECONDS": 3, **settings})
         if self.kind == "container":
-            return ContainerService(self.root, found)
+            return self._reached(ContainerService(self.root, found))
         return ProcessService(self.root, found)
+
+    def _reached(self, service: Service) -> Service:
+        """The service, once the environment says that we are on its network, as the runner says."""
+        if self.kind == "container" and INSIDE:
+            os.environ["SLIPWAY_NETWORK"] = f"slipway-{clone_id(self.root)}"
+        return service
 
     def deploy(self, name: str, **settings: Any) -> Any:
         service = self.with_settings(**settings) if settings else self.service
@@ -104,6 +120,15 @@ def server_pids(folder: Path) -> list[str]:
     return found
 
 
+def join(root: Path) -> None:
+    """Put the container we run in on the clone's network, as the runner does."""
+    name = f"slipway-{clone_id(root)}"
+    client = docker.from_env()
+    network = client.networks.create(name, labels={"slipway.clone": clone_id(root)})
+    network.connect(socket.gethostname())
+    client.close()
+
+
 def remove(root: Path) -> None:
     """Remove whatever runs for the clone at `root`."""
     settings = Settings()
@@ -113,6 +138,8 @@ def remove(root: Path) -> None:
     for each in containers.client.containers.list(all=True, filters={"label": label}):
         each.remove(force=True)
     for network in containers.client.networks.list(filters={"label": label}):
+        if INSIDE:
+            network.disconnect(socket.gethostname(), force=True)
         network.remove()
     containers.client.close()
 
@@ -131,8 +158,6 @@ def make_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
 
     yield make
     if "container" in made:
-        import docker
-
         client = docker.from_env()
         for found in client.images.list(image):
             client.images.remove(found.id, force=True)
@@ -142,8 +167,6 @@ def make_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
 @pytest.fixture(scope="session")
 def front_image() -> str:
     """The front image's name, built once: clones of tests have no docker/ of their own."""
-    import subprocess
-
     script = ROOT / "docker" / "image.sh"
     made = subprocess.run([script, "front"], check=True, capture_output=True, text=True)
     return made.stdout.strip()
@@ -158,6 +181,8 @@ def make_bench(
 ) -> Iterator[Callable[..., Bench]]:
     """Makes benches; what they started is gone when the test ends."""
     made: list[Bench] = []
+    if INSIDE:
+        monkeypatch.setenv("SLIPWAY_NETWORK", os.environ["SLIPWAY_NETWORK"])
 
     def make(kind: str, root: Path = tmp_path / "a clone") -> Bench:
         if kind == "container":

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import docker
 import onnx
 from onnx import TensorProto, helper
 
@@ -94,8 +95,6 @@ def write_record(clone: Path, release: Release) -> None:
 
 def build_image(release: Release, name: str) -> Release:
     """The release with its image, named `name`:VERSION, built as `make image` builds it."""
-    import docker
-
     reference = f"{name}:{release.inputs}"
     subprocess.run(
         [ROOT / "docker" / "build.sh", "scoring", release.bundle, reference],
