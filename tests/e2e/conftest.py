@@ -130,7 +130,7 @@ class Client:
             except OSError as error:
                 self.failures.append(repr(error))
                 connection.close()
-            time.sleep(0.005)
+            time.sleep(0.03)  # enough to be there at any moment, and leave the machine to the verbs
         connection.close()
 
     def __enter__(self) -> Client:
@@ -143,7 +143,7 @@ class Client:
 
 
 @contextmanager
-def clients(url: str, body: Mapping[str, Any], count: int = 4) -> Iterator[list[Client]]:
+def clients(url: str, body: Mapping[str, Any], count: int = 3) -> Iterator[list[Client]]:
     """`count` clients asking as long as the block lasts."""
     running = [Client(url, body) for _ in range(count)]
     for client in running:

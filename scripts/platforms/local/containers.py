@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +12,14 @@ from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.base import Deployment, Endpoint, Release
 from scripts.platforms.local import container as box
 from scripts.platforms.local import deployments, engine, starting
-from scripts.platforms.local.front import COLOURS, SERVICE_PORT, Front, NotReached, hardened
-from scripts.platforms.local.front import PORT as FRONT_PORT
+from scripts.platforms.local.front import COLOURS, NotReached, hardened
+from scripts.platforms.local.inventory import Inventory
 from scripts.proof import is_healthy
-from scripts.settings import Settings, clone_id, default_port
+from scripts.settings import Settings, default_port
 
 if TYPE_CHECKING:
-    from docker import DockerClient
+
+    from scripts.platforms.local.processes import ProcessService
 
 
 class ContainerService:
@@ -29,45 +28,30 @@ class ContainerService:
     def __init__(self, root: Path, settings: Settings) -> None:
         self.root = root
         self.settings = settings
-        self.clone = clone_id(root)
-        self.network = f"slipway-{self.clone}"
-        self.port = settings.SCORING_PORT or default_port(root)
-
-    @cached_property
-    def client(self) -> DockerClient:
-        return engine.connect()
-
-    @cached_property
-    def front(self) -> Front:
-        return Front(self.client, self.root, self.clone, self.port)
+        self.here = Inventory(root, settings.SCORING_PORT or default_port(root))
 
     # What is here
 
     def history(self) -> Sequence[Deployment]:
         with engine.explained():
-            containers = self._containers()
-            serving = self._serving(containers)
-            healthy = serving is not None and is_healthy(self._endpoint_url())
-            return [
-                self._deployment(each, serving=each is serving, healthy=each is serving and healthy)
-                for each in containers
-                if box.is_proven(each)
-            ]
+            return self.here.history()
 
     def endpoint(self) -> Endpoint:
         with engine.explained():
-            if not any(box.is_proven(each) and box.is_active(each) for each in self._containers()):
+            if not any(
+                box.is_proven(each) and box.is_active(each) for each in self.here.containers()
+            ):
                 raise UsageError("nothing is deployed", "run `make deploy`")
-        return Endpoint(self._endpoint_url(), starting.key_headers(self.settings))
+        return Endpoint(self.here.endpoint_url(), starting.key_headers(self.settings))
 
     def logs(self, *, follow: bool = False) -> Iterator[str]:
         with engine.explained():
             if follow:
-                self.client.api.timeout = None  # lines may be hours apart
+                self.here.client.api.timeout = None  # lines may be hours apart
             shown: set[str] = set()
             while True:
-                containers = self._containers()
-                current = self._serving(containers) or next(iter(containers), None)
+                containers = self.here.containers()
+                current = self.here.serving(containers) or next(iter(containers), None)
                 if current is None:
                     raise UsageError("nothing is deployed", "run `make deploy`")
                 if current.id not in shown:
@@ -86,18 +70,18 @@ class ContainerService:
         with engine.explained():
             if not self._settle():
                 return None
-            serving = self._serving(self._containers())
+            serving = self.here.serving(self.here.containers())
             if serving is None or release.image is None:
                 return None
             same = (
                 serving.attrs["Image"] == release.image.id
                 and serving.labels.get("slipway.inputs") == release.inputs
                 and box.environment(serving) == self._wanted_environment()
-                and self.front.is_current(self.front.image())
+                and self.here.front.is_current(self.here.front.image())
             )
-            if not same or not is_healthy(self._endpoint_url()):
+            if not same or not is_healthy(self.here.endpoint_url()):
                 return None
-            return self._deployment(serving, serving=True, healthy=True)
+            return self.here.deployment(serving, serving=True, healthy=True)
 
     # What changes it
 
@@ -109,7 +93,7 @@ class ContainerService:
             )
         with engine.explained():
             self._settle()
-            history = self.history()
+            history = self.here.history()
             labels = {
                 "slipway.previous": box.label(deployments.previous_of_new(history, release)),
                 "slipway.rejected": box.label(deployments.rejected_after_deploy(history, release)),
@@ -124,10 +108,10 @@ class ContainerService:
     def rollback(self) -> Deployment:
         with engine.explained():
             self._settle()
-            history = self.history()
+            history = self.here.history()
             current, target = deployments.rollback_target(history)
             container = next(
-                each for each in self._containers() if box.number(each) == target.number
+                each for each in self.here.containers() if box.number(each) == target.number
             )
             labels = {
                 "slipway.previous": box.label(target.previous),
@@ -148,18 +132,19 @@ class ContainerService:
 
     def stop(self) -> int:
         with engine.explained():
-            return self._stop_processes() + self.stop_containers()
+            processes = self._processes()
+            return (processes.stop() if processes else 0) + self.stop_containers()
 
     def stop_containers(self) -> int:
         """Stop the containers alone, and the front; returns how many deployments ran."""
         active = []
-        for container in self._containers():
+        for container in self.here.containers():
             if not box.is_proven(container):
                 container.remove(force=True)
             elif box.is_active(container):
                 active.append(container)
         self._let_go(active)
-        if (front := self.front.find()) is not None:
+        if (front := self.here.front.find()) is not None:
             front.remove(force=True)
         return len(active)
 
@@ -175,11 +160,14 @@ class ContainerService:
     ) -> Deployment:
         """Start a container beside the one that serves, prove it, switch, and stop the old one."""
         serving = next((each for each in history if each.serving), None)
-        old = next((each for each in self._containers() if box.is_active(each)), None)
+        old = next((each for each in self.here.containers() if box.is_active(each)), None)
         number = deployments.next_number(history)
         colour = COLOURS[0] if old is None or box.colour(old) != COLOURS[0] else COLOURS[1]
-        self._open_front()
-        self.front.hold(colour)
+        self._open_network()
+        processes = self._processes()
+        if processes is None:
+            self._open_front()
+            self.here.front.hold(colour)
         console.step(
             f"starting deployment {number} ({labels['slipway.model']} {labels['slipway.version']})"
         )
@@ -189,13 +177,17 @@ class ContainerService:
             new.reload()
             starting.prove_start(
                 f"deployment {number} (version {labels['slipway.version']})",
-                self._url(new),
+                self.here.url(new),
                 sample,
                 starting.key_headers(self.settings),
                 exit_code=lambda: box.exit_code(new),
                 log=lambda: list(box.log_lines(new, tail=starting.LOG_TAIL)),
                 serving=serving,
             )
+            if processes is not None:
+                console.step("stopping the service that runs as a process: containers take over")
+                processes.stop()
+                self._open_front()
             new.update(restart_policy={"Name": box.PROVEN})
         except BaseException:
             new.remove(force=True)
@@ -205,13 +197,13 @@ class ContainerService:
         except NotReached:
             new.remove(force=True)
             raise
-        if not is_healthy(self._endpoint_url()):
+        if not is_healthy(self.here.endpoint_url()):
             raise SlipwayError(
-                f"deployment {number} serves, but {self._endpoint_url()} does not answer from here",
+                f"deployment {number} serves, but {self.here.endpoint_url()} does not answer from here",
                 "see `make status` and `make doctor`",
             )
         self._prune()
-        return self._deployment(new, serving=True, healthy=True)
+        return self.here.deployment(new, serving=True, healthy=True)
 
     def _create(
         self,
@@ -223,21 +215,21 @@ class ContainerService:
     ) -> Any:
         import docker.errors
 
-        api = self.client.api
+        api = self.here.client.api
         try:
-            return self.client.containers.create(
+            return self.here.client.containers.create(
                 image,
-                name=f"{self.network}-service-{number}",
+                name=f"{self.here.network}-service-{number}",
                 labels={
                     **labels,
-                    "slipway.clone": self.clone,
+                    "slipway.clone": self.here.clone,
                     "slipway.role": "service",
                     "slipway.deployment": str(number),
                     "slipway.colour": colour,
                 },
                 environment=dict(environment),
-                network=self.network,
-                networking_config={self.network: api.create_endpoint_config(aliases=[colour])},
+                network=self.here.network,
+                networking_config={self.here.network: api.create_endpoint_config(aliases=[colour])},
                 **hardened("no"),
             )
         except docker.errors.ImageNotFound:
@@ -249,8 +241,10 @@ class ContainerService:
     def _switch(self, new: Any) -> None:
         """Let only `new` serve: drain and stop every other container that runs."""
         new.reload()
-        self.front.serve(box.colour(new), box.address(new, self.network))
-        leaving = [each for each in self._containers() if box.is_active(each) and each.id != new.id]
+        self.here.front.serve(box.colour(new), box.address(new, self.here.network))
+        leaving = [
+            each for each in self.here.containers() if box.is_active(each) and each.id != new.id
+        ]
         if leaving:
             console.step(f"deployment {box.number(new)} serves; draining the one before")
         self._let_go(leaving)
@@ -258,14 +252,14 @@ class ContainerService:
     def _let_go(self, leaving: Sequence[Any]) -> None:
         """Stop containers once they answered what they were sent."""
         for each in leaving:
-            self.front.drain(box.colour(each), self.settings.GRACE_SECONDS)
+            self.here.front.drain(box.colour(each), self.settings.GRACE_SECONDS)
         for each in leaving:
             each.stop(timeout=self._grace())
 
     def _settle(self) -> bool:
         """Finish or clear away what an interrupted call left; whether a proven container runs."""
         proven = []
-        for container in self._containers():
+        for container in self.here.containers():
             if not box.is_proven(container):
                 console.step(f"removing deployment {box.number(container)}, left half-started")
                 container.remove(force=True)
@@ -273,82 +267,38 @@ class ContainerService:
                 proven.append(container)
         if not proven:
             return False
-        if len(proven) > 1 or self._serving(proven) is None:
+        if len(proven) > 1 or self.here.serving(proven) is None:
             self._open_front()
             running = [each for each in proven if each.status == "running"]
             if running:
                 self._switch(running[0])
         return True
 
-    def _open_front(self) -> None:
+    def _open_network(self) -> None:
         import docker.errors
 
         try:
-            self.client.networks.get(self.network)
+            self.here.client.networks.get(self.here.network)
         except docker.errors.NotFound:
-            self.client.networks.create(
-                self.network, driver="bridge", labels={"slipway.clone": self.clone}
-            )
-        image = self.front.image()
-        if not self.front.is_current(image):
-            self._stop_processes()
-        self.front.ensure(image)
+            labels = {"slipway.clone": self.here.clone}
+            self.here.client.networks.create(self.here.network, driver="bridge", labels=labels)
 
-    def _stop_processes(self) -> int:
-        """Stop this clone's service if it runs as a process, from when there was no engine."""
+    def _open_front(self) -> None:
+        self.here.front.ensure(self.here.front.image())
+
+    def _processes(self) -> ProcessService | None:
+        """This clone's service as a process, if it runs, from when there was no engine."""
         from scripts.platforms.local.processes import ProcessService
 
-        processes = ProcessService(self.root, self.settings)
-        if not processes.is_running():
-            return 0
-        console.step("stopping the service that runs as a process: containers take over")
-        return processes.stop()
+        found = ProcessService(self.root, self.settings)
+        return found if found.is_running() else None
 
     def _prune(self) -> None:
-        containers = [each for each in self._containers() if box.is_proven(each)]
-        keep = deployments.kept([self._deployment(each) for each in containers])
+        containers = [each for each in self.here.containers() if box.is_proven(each)]
+        keep = deployments.kept([self.here.deployment(each) for each in containers])
         for container in containers:
             if box.number(container) not in keep and not box.is_active(container):
                 container.remove(force=True)
-
-    def _containers(self) -> list[Any]:
-        """The service's containers in every state, the newest deployment first."""
-        found = self.client.containers.list(
-            all=True,
-            filters={"label": [f"slipway.clone={self.clone}", "slipway.role=service"]},
-            ignore_removed=True,
-        )
-        return sorted(found, key=box.number, reverse=True)
-
-    def _serving(self, containers: Sequence[Any]) -> Any | None:
-        """The container that the front sends requests to; the newest where it is being switched."""
-        active = [each for each in containers if box.is_proven(each) and box.is_active(each)]
-        servers = self.front.servers() if active else {}
-        for container in active:
-            server = servers.get(box.colour(container))
-            if server is not None and server.wanted:
-                return container
-        return None
-
-    def _deployment(
-        self, container: Any, *, serving: bool = False, healthy: bool = False
-    ) -> Deployment:
-        labels = container.labels
-        return Deployment(
-            number=box.number(container),
-            model_name=labels["slipway.model"],
-            version=int(labels["slipway.version"]),
-            inputs=labels["slipway.inputs"],
-            image_id=container.attrs["Image"],
-            kind="container",
-            url=self._host_url(),
-            inner_url=f"http://{self.front.name}:{FRONT_PORT}",
-            previous=box.unlabel(labels["slipway.previous"]),
-            rejected=box.unlabel(labels["slipway.rejected"]),
-            serving=serving,
-            healthy=healthy,
-            started=container.attrs["Created"][:19] + "Z",
-        )
 
     def _wanted_environment(self) -> dict[str, str]:
         return {
@@ -359,21 +309,3 @@ class ContainerService:
     def _grace(self) -> int:
         """Whole seconds the engine leaves a service to end by itself."""
         return int(self.settings.GRACE_SECONDS) + 2
-
-    def _on_network(self) -> bool:
-        return os.environ.get("SLIPWAY_NETWORK") == self.network
-
-    def _endpoint_url(self) -> str:
-        """The front, as this process reaches it."""
-        if self._on_network():
-            return f"http://{self.front.name}:{FRONT_PORT}"
-        return self._host_url()
-
-    def _host_url(self) -> str:
-        """The front, as programs on this machine reach it."""
-        return f"http://127.0.0.1:{self.front.published() or self.port}"
-
-    def _url(self, container: Any) -> str:
-        """One container itself, as this process reaches it."""
-        host = container.name if self._on_network() else box.address(container, self.network)
-        return f"http://{host}:{SERVICE_PORT}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from scripts.errors import UsageError
@@ -42,17 +44,24 @@ def holder(port: int) -> str | None:
     if not inodes:
         return None
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            links = [os.readlink(handle) for handle in (process / "fd").iterdir()]
-        except OSError:
-            continue  # another user's, or gone
-        if inodes.intersection(links):
-            try:
-                name = (process / "comm").read_text().strip()
-            except OSError:
-                name = "?"
-            return f"pid {process.name} ({name})"
+        if any(link in inodes for link in _links(process / "fd")):
+            return f"pid {process.name} ({_name(process)})"
     return None
+
+
+def _links(folder: Path) -> Iterator[str]:
+    """What a process has open; nothing where it is another user's, or gone."""
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            with suppress(OSError):
+                yield os.readlink(folder / name)
+
+
+def _name(process: Path) -> str:
+    try:
+        return (process / "comm").read_text().strip()
+    except OSError:
+        return "?"
 
 
 def _listening(port: int) -> set[str]:

@@ -249,7 +249,7 @@ class ProcessService:
             return None
         service = ContainerService(self.root, self.settings)
         try:
-            found = service.front.find()
+            found = service.here.front.find()
         except UsageError:
             return None  # the engine does not answer, so nothing of it runs
         return service if found is not None and found.status == "running" else None

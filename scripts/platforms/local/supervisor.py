@@ -17,12 +17,12 @@ import socket
 import sys
 import time
 from collections.abc import Coroutine
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from scripts.errors import SlipwayError
 from scripts.platforms.local import control, pids, ports
+from scripts.platforms.local.call import Call
 from scripts.platforms.local.server import Plan, Server
 from scripts.platforms.local.starting import START_TIMEOUT
 from scripts.platforms.local.state import read_state, write_state
@@ -209,67 +209,6 @@ class Supervisor:
                 await self.stop()
         listener.close()
         say("stopped")
-
-
-class Call:
-    """What one caller began: it ends with the call unless it was committed."""
-
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
-        self.candidate: Server | None = None
-        self.prepared: socket.socket | None = None
-        self.alone = False
-
-    async def answer(self, do: str, message: control.Message) -> control.Message:
-        if do in ("prepare", "promote", "stop") and not self.alone:
-            await self.supervisor.changing.acquire()
-            self.alone = True
-        if do == "prepare":
-            return await self.prepare(**message)
-        if do == "look" and self.candidate:
-            return {"code": self.candidate.process.returncode}
-        if do == "promote" and self.candidate:
-            prepared, self.prepared = self.prepared, None
-            await self.supervisor.promote(self.candidate.plan, prepared=prepared, **message)
-            return {}
-        if do == "forget":
-            state = self.supervisor.state
-            state["deployments"] = [
-                each for each in state["deployments"] if each["number"] in message["keep"]
-            ]
-            self.supervisor.save()
-            return {}
-        if do == "stop":
-            return {"stopped": await self.supervisor.stop()}
-        return self.tell()
-
-    async def prepare(self, port: int, late: bool, plan: dict[str, Any]) -> control.Message:
-        """Start a server on a private port, to be proven; `late` takes `port` only with promote."""
-        self.prepared = None if late else self.supervisor.open(port)
-        log = self.supervisor.folder / "candidate.log"
-        log.write_bytes(b"")
-        self.candidate = Server(Plan(**plan), log)
-        await self.supervisor.start(self.candidate)
-        return {"port": self.candidate.port}
-
-    def tell(self) -> control.Message:
-        """What serves, so that a verb may compare it with what it wants."""
-        serving = self.supervisor.serving
-        return {
-            "protocol": control.PROTOCOL,
-            "pid": os.getpid(),
-            "port": self.supervisor.state["port"] if self.supervisor.socket else None,
-            "server": serving.process.pid if serving and serving.running else None,
-            "plan": asdict(serving.plan) if serving else None,
-        }
-
-    async def end(self) -> None:
-        if self.candidate is not None:
-            await self.supervisor.dismiss(self.candidate, drain=False)
-        if self.prepared is not None and self.prepared is not self.supervisor.socket:
-            self.prepared.close()
-        if self.alone:
-            self.supervisor.changing.release()
 
 
 def trim(log: Path, limit: int) -> None:

@@ -101,8 +101,8 @@ class Bench:
     def running(self) -> list[str]:
         """The containers, or process ids, of servers that run for this clone, serving or not."""
         if isinstance(self.service, ContainerService):
-            label = {"label": [f"slipway.clone={self.service.clone}", "slipway.role=service"]}
-            return [each.name for each in self.service.client.containers.list(filters=label)]
+            label = {"label": [f"slipway.clone={self.service.here.clone}", "slipway.role=service"]}
+            return [each.name for each in self.service.here.client.containers.list(filters=label)]
         return server_pids(self.fleet.folder)
 
     @property
@@ -135,13 +135,13 @@ def remove(root: Path) -> None:
     ProcessService(root, settings).stop()
     containers = ContainerService(root, settings)
     label = f"slipway.clone={clone_id(root)}"
-    for each in containers.client.containers.list(all=True, filters={"label": label}):
+    for each in containers.here.client.containers.list(all=True, filters={"label": label}):
         each.remove(force=True)
-    for network in containers.client.networks.list(filters={"label": label}):
+    for network in containers.here.client.networks.list(filters={"label": label}):
         if INSIDE:
             network.disconnect(socket.gethostname(), force=True)
         network.remove()
-    containers.client.close()
+    containers.here.client.close()
 
 
 @pytest.fixture(scope="session")

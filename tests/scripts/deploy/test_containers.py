@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from scripts.errors import UsageError
+from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.base import Release
 from scripts.platforms.local.containers import ContainerService
 from scripts.platforms.local.processes import ProcessService
@@ -34,7 +34,7 @@ def service_of(bench: Bench) -> ContainerService:
 
 def container_of(bench: Bench, name: str) -> Any:
     service = service_of(bench)
-    return service.client.containers.get(f"slipway-{service.clone}-{name}")
+    return service.here.client.containers.get(f"slipway-{service.here.clone}-{name}")
 
 
 def ask(url: str, headers: Mapping[str, str] = {}) -> http.client.HTTPResponse:
@@ -163,6 +163,9 @@ def test_containers_and_processes_take_over_from_each_other(
     release = containers.fleet["v1"]
     try:
         processes.deploy(release, sample_of(release))
+        with pytest.raises(SlipwayError, match="ended with code"):
+            containers.deploy("broken")
+        assert processes.history()[0].healthy, "it serves on until its successor is proven"
         assert containers.deploy("v2").healthy
         assert "containers take over" in capsys.readouterr().out
         assert not processes.is_running()
