@@ -40,7 +40,11 @@ def test_plain_make_is_help(clone: Clone) -> None:
 
 
 def test_every_verb_is_documented() -> None:
-    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    documents = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+    ]
     text = "\n".join(file.read_text() for file in documents if file.exists())
     missing = [verb for verb in verbs() if not re.search(rf"make {verb}\b", text)]
     assert missing == []
