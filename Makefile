@@ -170,9 +170,9 @@ distclean: ## Remove everything made here, the registry too; asks first, or CONF
 
 ##@ Slipway's own upkeep
 test: ## Tests, with the ones that need Docker where there is an engine
-	$(Q)docker/run.sh python -m pytest -n 2 -m "not slow"
+	$(Q)docker/run.sh python -m pytest -n 2 --dist loadgroup -m "not slow"
 test-full: ## All tests, the slow ones too
-	$(Q)docker/run.sh python -m pytest -n 2
+	$(Q)docker/run.sh python -m pytest -n 2 --dist loadgroup
 lint: ## Formatters, types, shell, Dockerfile, import walls, JSON
 	$(Q)docker/run.sh make/lint.sh
 format: ## Format the code

@@ -53,13 +53,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not any(item.get_closest_marker("docker") for item in items):
-        return
-    problem = _engine_problem()
-    if problem:
-        for item in items:
-            if item.get_closest_marker("docker"):
-                item.add_marker(pytest.mark.skip(reason=f"not run: {problem}"))
+    docked = [item for item in items if item.get_closest_marker("docker")]
+    problem = _engine_problem() if docked else None
+    for item in docked:
+        # Images and ports are the engine's, so what uses it runs one after another.
+        item.add_marker(pytest.mark.xdist_group("engine"))
+        if problem:
+            item.add_marker(pytest.mark.skip(reason=f"not run: {problem}"))
 
 
 @pytest.fixture(scope="session")
@@ -69,5 +69,6 @@ def root() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")

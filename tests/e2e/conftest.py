@@ -85,6 +85,22 @@ def lay_out(root: Path, path: Path) -> None:
         shutil.copy(root / name, path / name)
 
 
+@contextmanager
+def reachable(clone: Clone) -> Iterator[str]:
+    """The service's URL from here: in the toolbox, whose ports are not the host's, on its network."""
+    deployed = clone.records["deploy"]
+    if deployed["inner_url"] is None or "SLIPWAY_NETWORK" not in os.environ:
+        yield deployed["url"]
+        return
+    network = str(urlsplit(deployed["inner_url"]).hostname).removesuffix("-front")
+    us = os.uname().nodename
+    subprocess.run(["docker", "network", "connect", network, us], check=True)
+    try:
+        yield deployed["inner_url"]
+    finally:
+        subprocess.run(["docker", "network", "disconnect", network, us], check=True)
+
+
 def _clone(root: Path, path: Path, runner: Mapping[str, str]) -> Iterator[Clone]:
     path.mkdir(parents=True)
     lay_out(root, path)

@@ -14,7 +14,7 @@ import pytest
 
 from scripts.records import STAGES
 from tests import rooms
-from tests.e2e.conftest import Client, Clone, clients
+from tests.e2e.conftest import Client, Clone, clients, reachable
 from tests.records_schema import validate_folder
 
 
@@ -40,20 +40,19 @@ def total(found: list[Client]) -> tuple[int, list[str]]:
     ]
 
 
-def a_release(clone: Clone) -> str:
-    """`make all` on a fresh clone, then nothing to do; returns the service's URL."""
+def a_release(clone: Clone) -> None:
+    """`make all` on a fresh clone, then nothing to do."""
     printed = clone.make("all")
     assert [line for line in clone.stages(printed) if line in STAGES] == list(STAGES)
     folder = clone.path / "build" / "local"
     assert set(validate_folder(folder)) >= {f"{stage}.json" for stage in STAGES}
     assert clone.stages(clone.make("all")) == []
     assert "<html" in (folder / "report.html").read_text("utf-8")
-    return str(clone.records["deploy"]["url"])
 
 
-def a_better_release_and_back(clone: Clone, url: str, sample: dict[str, Any]) -> None:
+def a_better_release_and_back(clone: Clone, sample: dict[str, Any]) -> None:
     """Deploys and rolls back under clients that never retry: none of them notices."""
-    with clients(url, sample) as found:
+    with reachable(clone) as url, clients(url, sample) as found:
         printed = clone.make("deploy", "MODEL_VERSION=1", "FORCE=1")
         assert "deploy" in clone.stages(printed)
         printed = clone.make("train", "PARAMS=alpha=0.01")
@@ -83,8 +82,9 @@ def write_shrunk_room(clone: Clone) -> None:
 
 def test_a_release_in_processes(processes: Clone) -> None:
     write_shrunk_room(processes)
-    url = a_release(processes)
-    a_better_release_and_back(processes, url, {"data": [[12.5, 70.0]]})
+    a_release(processes)
+    url = processes.records["deploy"]["url"]
+    a_better_release_and_back(processes, {"data": [[12.5, 70.0]]})
     printed = processes.make("status")
     assert "version 2" in printed
     processes.make("down")
@@ -99,9 +99,9 @@ def test_a_release_in_processes(processes: Clone) -> None:
 @pytest.mark.docker
 def test_a_release_in_containers(containers: Clone, root: Any) -> None:
     write_shrunk_room(containers)
-    url = a_release(containers)
+    a_release(containers)
     assert containers.records["image"]["image"]["size_bytes"] < 350e6
-    a_better_release_and_back(containers, url, {"data": [[12.5, 70.0]]})
+    a_better_release_and_back(containers, {"data": [[12.5, 70.0]]})
     label = f"label=slipway.clone={containers.records['image']['image']['labels']['slipway.clone']}"
     for kind in (["ps", "--all"], ["network", "ls"], ["volume", "ls"], ["image", "ls"]):
         assert docker(*kind, "--quiet", "--filter", label), kind
@@ -117,7 +117,8 @@ def docker(*arguments: str) -> str:
 
 def test_a_classifier_of_strings_with_missing_values(processes: Clone) -> None:
     rooms.weather_room(processes.path)
-    url = a_release(processes)
+    a_release(processes)
+    url = processes.records["deploy"]["url"]
     row = {"sky": None, "pressure": None, "wind": 3}
     answer = score(
         url, {"data": [row, {**row, "sky": "fog", "pressure": 980}], "probabilities": True}
@@ -173,7 +174,8 @@ def killed_at_every_stage(clone: Clone) -> None:
     assert validate_folder(clone.path / "build" / "local")
     assert not [name for name in clone.records if name.endswith(".failed")]
     assert versions(clone) == [1]
-    answer = score(clone.records["deploy"]["url"], {"data": [[12.5, 70.0]]})
+    with reachable(clone) as url:
+        answer = score(url, {"data": [[12.5, 70.0]]})
     assert len(answer["result"]) == 1
 
 

@@ -28,6 +28,9 @@ Service = ContainerService | ProcessService
 INSIDE = "SLIPWAY_NETWORK" in os.environ
 KINDS = ["process", pytest.param("container", marks=pytest.mark.docker)]
 
+#: For what hardly differs between the kinds.
+KINDS_SLOW = ["process", pytest.param("container", marks=[pytest.mark.docker, pytest.mark.slow])]
+
 
 def free_port() -> int:
     with socket.socket() as found:
@@ -160,7 +163,10 @@ def make_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
     if "container" in made:
         client = docker.from_env()
         for found in client.images.list(image):
-            client.images.remove(found.id, force=True)
+            # By name: another run of the tests may have made, and use, the very same image.
+            for name in found.tags:
+                if name.startswith(f"{image}:"):
+                    client.images.remove(name)
         client.close()
 
 

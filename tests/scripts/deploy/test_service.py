@@ -14,7 +14,7 @@ from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.base import serving
 from scripts.proof import is_healthy
 from tests.scripts.deploy.clients import Clients
-from tests.scripts.deploy.conftest import INSIDE, KINDS, Bench, free_port
+from tests.scripts.deploy.conftest import INSIDE, KINDS_SLOW, Bench, free_port
 from tests.scripts.deploy.releases import ROWS, predict
 
 
@@ -105,6 +105,7 @@ def test_a_failed_start_leaves_the_old_one_serving(
     assert bench.deploy("v2").version == 2
 
 
+@pytest.mark.parametrize("bench", KINDS_SLOW, indirect=True)
 def test_a_failed_first_start_leaves_nothing(bench: Bench) -> None:
     with pytest.raises(SlipwayError, match="nothing serves"):
         bench.deploy("broken")
@@ -135,6 +136,7 @@ def test_the_key_is_asked_for_and_never_shown(bench: Bench) -> None:
         assert not path.is_file() or b"swordfish" not in path.read_bytes(), path
 
 
+@pytest.mark.parametrize("bench", KINDS_SLOW, indirect=True)
 def test_a_rollback_restores_settings_but_not_the_old_key(bench: Bench) -> None:
     bench.deploy("v1", MAX_ROWS=2, SCORING_KEY="old")
     bench.deploy("v1", MAX_ROWS=50, SCORING_KEY="new")
@@ -174,6 +176,7 @@ def test_a_taken_port_is_named(bench: Bench) -> None:
     assert bench.deploy("v1").healthy
 
 
+@pytest.mark.parametrize("bench", KINDS_SLOW, indirect=True)
 def test_a_changed_port_moves_the_service(bench: Bench) -> None:
     bench.deploy("v1")
     port, before = free_port(), bench.service.endpoint().url
@@ -184,7 +187,7 @@ def test_a_changed_port_moves_the_service(bench: Bench) -> None:
     assert url == before or not is_healthy(before)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS_SLOW)
 def test_two_clones_do_not_meet(kind: str, make_bench: Callable[..., Bench], tmp_path: Any) -> None:
     one, two = make_bench(kind, tmp_path / "one"), make_bench(kind, tmp_path / "two")
     one.deploy("v1")
