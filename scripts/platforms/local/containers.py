@@ -38,10 +38,9 @@ class ContainerService:
 
     def endpoint(self) -> Endpoint:
         with engine.explained():
-            if not any(
-                box.is_proven(each) and box.is_active(each) for each in self.here.containers()
-            ):
-                raise UsageError("nothing is deployed", "run `make deploy`")
+            containers = self.here.containers()
+            if not any(box.is_proven(each) and box.is_active(each) for each in containers):
+                raise deployments.nothing_deployed(self.here.history())
         return Endpoint(self.here.endpoint_url(), starting.key_headers(self.settings))
 
     def logs(self, *, follow: bool = False) -> Iterator[str]:
@@ -53,7 +52,7 @@ class ContainerService:
                 containers = self.here.containers()
                 current = self.here.serving(containers) or next(iter(containers), None)
                 if current is None:
-                    raise UsageError("nothing is deployed", "run `make deploy`")
+                    raise deployments.nothing_deployed([])
                 if current.id not in shown:
                     shown.add(current.id)
                     yield from box.log_lines(current, follow=follow)

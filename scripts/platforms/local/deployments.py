@@ -59,7 +59,7 @@ def rollback_target(history: Sequence[Deployment]) -> tuple[Deployment, Deployme
     """The serving deployment and the one before it; UsageError when there is none."""
     current = next((item for item in history if item.serving), None)
     if current is None:
-        raise UsageError("nothing is deployed, so nothing can be rolled back", "run `make deploy`")
+        raise nothing_deployed(history)
     if current.previous is None:
         raise UsageError(
             f"deployment {current.number} ({current.model_name} version {current.version}) has no"
@@ -73,6 +73,18 @@ def rollback_target(history: Sequence[Deployment]) -> tuple[Deployment, Deployme
             "deploy a version by its number: `make deploy MODEL_VERSION=<n>`",
         )
     return current, target
+
+
+def nothing_deployed(history: Sequence[Deployment]) -> UsageError:
+    """The error where something should serve; what once did is not redone by make itself."""
+    return UsageError(
+        "nothing is deployed",
+        (
+            "run `make deploy FORCE=1`: what was deployed was stopped"
+            if history
+            else "run `make deploy`"
+        ),
+    )
 
 
 def kept(history: Iterable[Deployment]) -> set[int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from scripts.errors import UsageError
+from scripts.errors import SlipwayError, UsageError
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -21,7 +21,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except docker.errors.APIError as error:
-        raise UsageError(
+        raise SlipwayError(
             f"the Docker engine refused: {error.explanation or error}",
             "see `make doctor`; `docker system df` shows what fills its disk",
         ) from error

@@ -62,15 +62,16 @@ class ProcessService:
         ]
 
     def endpoint(self) -> Endpoint:
-        serving = next((each for each in self.history() if each.serving), None)
+        history = self.history()
+        serving = next((each for each in history if each.serving), None)
         if serving is None:
-            raise UsageError("nothing is deployed", "run `make deploy`")
+            raise deployments.nothing_deployed(history)
         return Endpoint(serving.url, starting.key_headers(self.settings))
 
     def logs(self, *, follow: bool = False) -> Iterator[str]:
         log = self.folder / "service.log"
         if not log.exists():
-            raise UsageError("nothing is deployed", "run `make deploy`")
+            raise deployments.nothing_deployed([])
         with log.open("rb") as stream:
             rest = b""
             while True:
@@ -218,7 +219,7 @@ class ProcessService:
         log = self.folder / "supervisor.log"
         # A session of its own and no inherited handle: it holds neither terminal nor make's lock.
         with log.open("wb") as output:
-            process = subprocess.Popen(
+            begun = subprocess.run(
                 [sys.executable, "-m", "scripts.platforms.local.supervisor", os.fspath(self.root)],
                 cwd=Path(__file__).resolve().parents[3],
                 env={**_passed(), "PYTHONDONTWRITEBYTECODE": "1"},
@@ -228,18 +229,16 @@ class ProcessService:
                 start_new_session=True,
             )
         end = time.monotonic() + _SPAWN_SECONDS
-        while True:
+        while begun.returncode == 0 and time.monotonic() < end:
             try:
                 return control.Control(self.folder)
             except OSError:
-                if process.poll() is None and time.monotonic() < end:
-                    time.sleep(0.02)
-                    continue
-            said = log.read_text("utf-8", "replace").strip().splitlines()
-            raise SlipwayError(
-                f"the supervisor of the service did not start: {said[-1] if said else 'no message'}",
-                f"see {log}",
-            )
+                time.sleep(0.02)
+        said = log.read_text("utf-8", "replace").strip().splitlines()
+        raise SlipwayError(
+            f"the supervisor of the service did not start: {said[-1] if said else 'no message'}",
+            f"see {log}",
+        )
 
     def _containers(self) -> Any | None:
         """This clone's service in containers, if it runs and so holds the port."""

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from scripts.errors import SlipwayError
 from scripts.platforms.local import control, pids, ports
@@ -31,6 +31,10 @@ from scripts.platforms.local.state import read_state, write_state
 #: ends again soon.
 FIRST_PAUSE, LONGEST_PAUSE, SOON = 0.1, 10.0, 30.0
 LOG_BYTES = 10_000_000
+#: Seconds a supervisor before us may take to end.
+HANDOVER = 10.0
+#: Seconds between looks at the log and the clone.
+ATTEND = 2.0
 
 
 class Supervisor:
@@ -38,6 +42,7 @@ class Supervisor:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.home = folder.stat().st_ino
         self.state = read_state(folder)
         self.socket: socket.socket | None = None
         self.serving: Server | None = None
@@ -50,6 +55,8 @@ class Supervisor:
         """Write the state, with every process that a successor would have to end."""
         ours = [each.told() for each in (self.serving, *self.others) if each and each.running]
         self.state["servers"] = ours + self.orphans()
+        if not self.at_home():
+            return  # writing would bring a removed clone back
         write_state(self.folder, self.state)
 
     def orphans(self) -> list[dict[str, Any]]:
@@ -154,14 +161,27 @@ class Supervisor:
             self.socket = None
         return stopped
 
-    async def trim_log(self) -> None:
-        """Keep service.log bounded while we live."""
+    async def attend(self) -> None:
+        """Keep service.log bounded, and end when the clone is removed: nobody could end us then."""
         while True:
-            await asyncio.sleep(5)
+            await asyncio.sleep(ATTEND)
             try:
+                if not self.at_home():
+                    say("the clone is gone")
+                    async with self.changing:
+                        await self.stop()
+                    self.ended.set()
+                    return
                 trim(self.folder / "service.log", LOG_BYTES)
             except OSError as error:
                 say(f"service.log cannot be trimmed: {error}")
+
+    def at_home(self) -> bool:
+        """Whether our folder is still the one we began in."""
+        try:
+            return self.folder.stat().st_ino == self.home
+        except OSError:
+            return False
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -200,7 +220,7 @@ class Supervisor:
             Path(name).unlink(missing_ok=True)
             listener = await asyncio.start_unix_server(self.converse, name)
             os.chmod(name, 0o600)
-        self.run(self.trim_log())
+        self.run(self.attend())
         say(f"supervising, pid {os.getpid()}")
         ends = [loop.create_task(each.wait()) for each in (signalled, self.ended)]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -223,17 +243,35 @@ def say(text: str) -> None:
     print(f"{stamp} {text}", flush=True)
 
 
+def lock_alone(lock: IO[str]) -> bool:
+    """Take the lock of the only supervisor; waits a while for one that is on its way out."""
+    end = time.monotonic() + HANDOVER
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.05)
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Supervise until stopped; waits for one before us that is on its way out."""
+    """Begin to supervise in a process of our own, and return; 1 if that is not possible."""
     (root,) = sys.argv[1:] if argv is None else argv
     folder = Path(root) / "build" / "service"
     with (folder / "supervisor.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not lock_alone(lock):
+            say("error: another supervisor is at work")
+            return 1
         try:
             supervisor = Supervisor(folder)
         except SlipwayError as error:
-            say(f"error: {error}")
+            say(f"error: {error.message}")
             return 1
+        # The child of nobody who is still there: it is no one's to wait for.
+        if os.fork():
+            return 0
         asyncio.run(supervisor.live())
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,7 +118,8 @@ service.deploy(Release("adder", 1, "x", bundle, None), sample)
         fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert processes.serving == [1]
     supervisor = psutil.Process(tell(processes)["pid"])
-    assert os.getsid(supervisor.pid) == supervisor.pid
+    assert os.getsid(supervisor.pid) != os.getsid(0)
+    assert supervisor.terminal() is None
 
 
 def test_servers_see_no_setting_or_secret_of_the_caller(
@@ -147,6 +149,14 @@ def test_a_damaged_state_is_named(processes: Bench) -> None:
         processes.deploy("v1")
     state.unlink()
     assert processes.deploy("v1").healthy
+
+
+def test_a_removed_clone_takes_its_service_along(processes: Bench) -> None:
+    processes.deploy("v1")
+    supervisor = tell(processes)["pid"]
+    shutil.rmtree(processes.root)
+    wait_until(lambda: not psutil.pid_exists(supervisor) and processes.running() == [])
+    assert not processes.root.exists()
 
 
 def test_a_grown_log_is_set_aside_while_it_is_written(tmp_path: Path) -> None:
