@@ -16,6 +16,7 @@ docker version >/dev/null 2>&1 || die 2 "no Docker engine answers" "Start Docker
 # The dev container works as uid 1000 in a tree of that user's. Under the real build/, because
 # Docker must see the same path.
 make_build_dir test
+make_build_dir docker
 copy=$ROOT/build/test/devcontainer-$$
 id=$(printf %s "$copy" | sha256 | cut -c1-10)
 
