@@ -97,7 +97,7 @@ report: $(REC)/report.json ## One page on the release: build/local/report.html
 # The recipe is lines of one command each so that signals reach the stage itself.
 STAMPS := $(STAGES:%=$(REC)/.stamps/%)
 $(STAMPS): $(REC)/.stamps/%: $(REC)/.settings/% | $(REC)/.stamps
-	$(Q)rm -f $@
+	$(Q)rm -f $@ $(REC)/outcome.json
 	$(Q)docker/run.sh python -m scripts.$*
 	$(Q)touch $@
 # An empty recipe: make looks whether the record changed. -n would take it as changed in any case.

@@ -158,6 +158,20 @@ in_container() {
             *) set -- --mount "type=bind,$(field "source=$ca"),$(field "target=$ca"),readonly" "$@" ;;
         esac
     fi
+    # A data file outside the tree, or behind a link that leads out of it, at its own path too.
+    case ${DATA_PATH:-} in
+        '') data= ;;
+        /*) data=$DATA_PATH ;;
+        *) data=$ROOT/$DATA_PATH ;;
+    esac
+    if [ -f "$data" ]; then
+        real=$(readlink -f "$data")
+        case $data in "$ROOT"/*) data=$real ;; esac
+        case $real in
+            "$ROOT"/*) ;;
+            *) set -- --mount "type=bind,$(field "source=$real"),$(field "target=$data"),readonly" "$@" ;;
+        esac
+    fi
     # A worktree's history lies in another clone.
     if [ -f "$ROOT/.git" ] && git_dir=$(git -C "$ROOT" rev-parse --path-format=absolute --git-common-dir 2>/dev/null); then
         set -- --mount "type=bind,$(field "source=$git_dir"),$(field "target=$git_dir")" "$@"
@@ -165,7 +179,7 @@ in_container() {
     if [ -d "${AZURE_CONFIG_DIR:-}" ] && [ "$AZURE_CONFIG_DIR" != /home/azure ]; then
         set -- --mount "type=bind,$(field "source=$AZURE_CONFIG_DIR"),target=/home/azure" "$@"
     else
-        set -- --mount "type=volume,source=slipway-$id-azure,target=/home/azure" "$@"
+        set -- --mount "type=volume,source=slipway-$id-azure,target=/home/azure,volume-label=slipway.clone=$id" "$@"
     fi
     for key in $PASSED $(sed -n 's/^\([A-Z][A-Z0-9_]*\)=.*/\1/p' "$ROOT/.env.example"); do
         set -- -e "$key" "$@"
@@ -175,7 +189,7 @@ in_container() {
         --user "$user:$group" --workdir "$ROOT" \
         --mount "type=bind,$(field "source=$ROOT"),$(field "target=$ROOT")" \
         --mount "type=bind,$(field "source=$ROOT/build/runner/passwd"),target=/etc/passwd,readonly" \
-        --mount "type=volume,source=slipway-$id-home,target=/home/slipway" \
+        --mount "type=volume,source=slipway-$id-home,target=/home/slipway,volume-label=slipway.clone=$id" \
         -e RUNNER -e SLIPWAY_ENGINE -e SLIPWAY_ROOT -e SLIPWAY_ID -e SLIPWAY_NETWORK \
         -e EXTRA_CA -e no_proxy -e NO_PROXY -e GIT_CONFIG_COUNT -e GIT_CONFIG_KEY_0 -e GIT_CONFIG_VALUE_0 \
         "$@"
@@ -246,7 +260,7 @@ fi
 exec flock --no-fork --shared build/.run-lock "$@"'
 
 [ $# -gt 0 ] || die 2 "usage: docker/run.sh CMD..."
-settings RUNNER PLATFORM EXTRA_CA MLFLOW_PORT
+settings RUNNER PLATFORM EXTRA_CA MLFLOW_PORT DATA_PATH
 id=$(clone_id)
 network=slipway-$id
 answer=

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from scripts import console
 from scripts.contract import load_model_room
-from scripts.errors import Refused
+from scripts.errors import Refused, SlipwayError
 from scripts.platforms import connect
 from scripts.verb import Context, Result, run_verb
 
@@ -64,7 +64,12 @@ def _shift(context: Context, room: ModelRoom, frame: pd.DataFrame) -> tuple[dict
     versions = tracking.versions(context.settings.require("MODEL_NAME"))
     if not versions or context.settings.CHAMPION == "none":
         return nothing, ""
-    champion = load_description(tracking.download(versions[0].run_id, "model"))
+    try:
+        champion = load_description(tracking.download(versions[0].run_id, "model"))
+    except SlipwayError as error:
+        # Whether it can be replaced is for `evaluate` to say.
+        console.warning(f"no shift against champion {versions[0].version}: {error.message}")
+        return nothing, ""
     types = {column.name: column.type for column in room.columns}
     found = {
         name: result

@@ -93,7 +93,7 @@ def _read(path: Path, room: ModelRoom) -> pd.DataFrame:
             name: [""] if _is_text(column) else _MISSING
             for name, column in room.schema.columns.items()
         }
-        return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=missing)
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=missing)
     except UnicodeDecodeError as error:
         raise UsageError(
             f"{path.name} is not UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x})",
@@ -104,6 +104,13 @@ def _read(path: Path, room: ModelRoom) -> pd.DataFrame:
             f"{path.name} cannot be read: {str(error).strip().splitlines()[0]}",
             "DATA_PATH should name a well-formed CSV (with a header) or Parquet file",
         ) from None
+    if not isinstance(frame.index, pd.RangeIndex):
+        # pandas would take the first values of each row for row names, and shift the rest.
+        raise UsageError(
+            f"{path.name}: its rows have more values than its header has names",
+            "make the header and the rows agree",
+        )
+    return frame
 
 
 def _is_text(column: Any) -> bool:

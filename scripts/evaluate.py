@@ -132,7 +132,13 @@ def _baseline(
 
     dummy = DummyClassifier() if description.kind == "classifier" else DummyRegressor()
     dummy.fit(rows[room.features], rows[room.target])
-    return measure(room, dummy, holdout)[room.primary_metric]
+    try:
+        return measure(room, dummy, holdout)[room.primary_metric]
+    except UsageError as error:
+        raise UsageError(
+            f"a first model is held against {type(dummy).__name__}, but {error.message}",
+            "let evaluate use predict, predict_proba and classes_ only, which every estimator has",
+        ) from error
 
 
 def _against_dummy(record: dict[str, Any], room: ModelRoom) -> Result:

@@ -7,7 +7,7 @@ from collections import Counter
 
 
 class Latencies:
-    """A histogram of ms to three significant digits, so that an hour takes no more memory."""
+    """A histogram of ms to four significant digits, so that an hour takes no more memory."""
 
     def __init__(self) -> None:
         self._counts: Counter[float] = Counter()
@@ -15,7 +15,7 @@ class Latencies:
 
     def add(self, milliseconds: float) -> None:
         """Count one latency."""
-        self._counts[float(f"{milliseconds:.3g}")] += 1
+        self._counts[float(f"{milliseconds:.4g}")] += 1
         self.count += 1
 
     def percentile(self, part: float) -> float:

@@ -22,7 +22,10 @@ def git_state(root: Path) -> dict[str, Any]:
 
     try:
         commit = git("rev-parse", "--verify", "HEAD")
-        return {"commit": commit, "dirty": bool(git("status", "--porcelain"))}
+        return {
+            "commit": commit,
+            "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
 

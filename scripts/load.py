@@ -110,7 +110,7 @@ def refusals(record: Mapping[str, Any]) -> list[str]:
         return ["no request was answered"]
     if record["p95_ms"] > objectives["p95_ms"]:
         found.append(f"p95 is {record['p95_ms']:g} ms, over LOAD_P95_MS={objectives['p95_ms']:g}")
-    if record["error_rate"] > objectives["error_rate"]:
+    if record["failures"] > objectives["error_rate"] * record["requests"]:
         found.append(
             f"{record['failures']} of {record['requests']} requests failed"
             f" ({record['error_rate']:.2%}), over LOAD_ERROR_RATE={objectives['error_rate']:g}"

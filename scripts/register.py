@@ -37,7 +37,12 @@ def run(context: Context) -> Result:
     tracking = connect(context.root, context.settings).tracking
     run_id = evaluate["candidate"]["run_id"]
     if evaluate["decision"] == "kept":
-        champion = tracking.versions(name)[0]
+        versions = tracking.versions(name)
+        if not versions:
+            raise UsageError(
+                f"{name} has no version any more", "run `make train FORCE=1`, then `make register`"
+            )
+        champion = versions[0]
         return Result(
             f"kept: {name} {champion.version} stays champion, nothing registered",
             _record(name, champion.version, champion.run_id, registered=False, tags=champion.tags),

@@ -13,17 +13,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv.parser import parse_stream
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from scripts import console
 from scripts.errors import UsageError
 
 Port = Annotated[int, Field(ge=1024, le=65535)]
-Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 AzureName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,62}$")]
 Guid = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
+
+
+def _sendable(key: SecretStr) -> SecretStr:
+    """A key goes into an HTTP header as it is."""
+    if not all("!" <= character <= "~" for character in key.get_secret_value()):
+        raise ValueError("printable ASCII without spaces")
+    return key
+
 
 #: What a value should be, where the pattern alone would not tell a person.
 EXPECTED = {
@@ -32,7 +39,7 @@ EXPECTED = {
     "TENANT_ID": "a GUID",
     "SP_APP_ID": "a GUID",
     "LOAD_DURATION": "whole seconds, 1 to 3600",
-    "PARAMS": "name=value pairs separated by spaces",
+    "SCORING_KEY": "printable ASCII without spaces",
 }
 
 
@@ -65,7 +72,7 @@ class Settings(BaseModel):
 
     # Service
     SCORING_PORT: Port | None = None
-    SCORING_KEY: SecretStr | None = None
+    SCORING_KEY: Annotated[SecretStr, AfterValidator(_sendable)] | None = None
     MAX_BODY_BYTES: Annotated[int, Field(ge=1024, le=1 << 30)] = 10_485_760
     MAX_ROWS: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     REQUEST_TIMEOUT: Seconds = 30.0

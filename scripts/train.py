@@ -50,6 +50,14 @@ def parse_parameters(text: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
             parameters[name] = json.loads(value)
         except ValueError:
             parameters[name] = value
+    try:
+        json.dumps(parameters, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"the parameters cannot be recorded: {error}",
+            "PARAMS and PARAMETERS hold finite numbers, text, true, false and null; "
+            "make other objects of them in build_estimator",
+        ) from None
     return parameters
 
 

@@ -21,20 +21,29 @@ def save_trained(
     folder: Path, estimator: BaseEstimator, description: Description, example: pd.DataFrame
 ) -> None:
     """Write the model to `folder`, which must not exist; `example` is a few rows of features."""
+    import cloudpickle
     import mlflow.sklearn
     from mlflow.models import infer_signature
 
-    with warnings.catch_warnings():
-        # MLflow warns that integers cannot be missing and that a pickle is a pickle: both known.
-        warnings.simplefilter("ignore")
-        mlflow.sklearn.save_model(
-            estimator,
-            folder,
-            signature=infer_signature(example, estimator.predict(example)),
-            serialization_format="cloudpickle",
-            # Given, because MLflow would otherwise start a process to find them out.
-            pip_requirements=["scikit-learn", "pandas", "cloudpickle"],
-        )
+    import model
+
+    # Classes of the model room go into the file, so that a champion stays what it was trained as
+    # when their code changes.
+    cloudpickle.register_pickle_by_value(model)
+    try:
+        with warnings.catch_warnings():
+            # MLflow warns that integers cannot be missing and that a pickle is a pickle: both known.
+            warnings.simplefilter("ignore")
+            mlflow.sklearn.save_model(
+                estimator,
+                folder,
+                signature=infer_signature(example, estimator.predict(example)),
+                serialization_format="cloudpickle",
+                # Given, because MLflow would otherwise start a process to find them out.
+                pip_requirements=["scikit-learn", "pandas", "cloudpickle"],
+            )
+    finally:
+        cloudpickle.unregister_pickle_by_value(model)
     text = json.dumps(description.to_json(), indent=2, default=_plain)
     (folder / DESCRIPTION).write_text(text + "\n", "utf-8")
 

@@ -1,7 +1,7 @@
 """Run one verb: settings in, body, record out, and the exit code of the design.
 
-A verb's module holds `run(context) -> Result` and
-`main = lambda: run_verb("train", run)`; everything that all verbs share is here.
+A verb's module holds `run(context) -> Result` and a `main()` that passes it here, to what all verbs
+share.
 """
 
 from __future__ import annotations

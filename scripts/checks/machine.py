@@ -44,7 +44,7 @@ def tools(root: Path, settings: Settings) -> Iterator[Finding]:
             yield ok("make", found[0])
         else:
             yield problem("make", "is not GNU make 4 or newer", "install GNU make 4")
-    if shutil.which("flock"):
+    if shutil.which("flock") or shutil.which("perl"):  # make/lock-fd.sh takes either
         yield ok("flock", "found")
     else:
         yield problem("flock", "is not found", "install it (Debian: util-linux)")

@@ -58,9 +58,6 @@ class Tracking(Protocol):
     def download(self, run_id: str, artifact: str) -> Path:
         """A local folder (or file) with the run's artifact; read it, never write to it."""
 
-    def run_url(self, run_id: str) -> str | None:
-        """A page that shows the run, if there is one."""
-
 
 @dataclass(frozen=True)
 class Image:

@@ -26,7 +26,11 @@ def verbs() -> list[str]:
 
 def recipe(stage: str) -> list[str]:
     stamp = f"build/local/.stamps/{stage}"
-    return [f"rm -f {stamp}", f"docker/run.sh python -m scripts.{stage}", f"touch {stamp}"]
+    return [
+        f"rm -f {stamp} build/local/outcome.json",
+        f"docker/run.sh python -m scripts.{stage}",
+        f"touch {stamp}",
+    ]
 
 
 def test_every_verb_is_in_help_with_one_line(clone: Clone) -> None:

@@ -49,6 +49,10 @@ CASES = {
     "out of range": (broken({(1, "girth"): 1000}), "girth 1000.0 fails in_range(0, 100) at line 3"),
     "not UTF-8": (b"girth,height,volume\n10,70,20\xe9\n", "is not UTF-8 (byte"),
     "ragged": (rooms.wood(12).to_csv(index=False) + "1,2,3,4,5\n", "cannot be read"),
+    "rows wider than the header": (
+        "girth,height,volume\n" + "9,10,70,20\n" * 12,
+        "its rows have more values than its header",
+    ),
     "binary": (bytes(range(1, 128)) * 40, "wood.csv"),
 }
 

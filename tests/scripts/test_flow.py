@@ -191,6 +191,7 @@ def test_a_champion_whose_files_are_gone_names_the_way_out(
         ("alpha", "'alpha' is not name=value"),
         ("alhpa=1", "there is no parameter 'alhpa'"),
         ("alpha=-3", "the estimator refuses alpha=-3"),
+        ("alpha=Infinity", "the parameters cannot be recorded"),
         ("alpha=much", "the estimator refuses alpha=much"),
         ("alpha='1", "No closing quotation"),
     ],

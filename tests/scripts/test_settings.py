@@ -85,6 +85,11 @@ def test_every_wrong_value_is_named_once(clone: Path) -> None:
 
 
 def test_a_wrong_secret_is_not_shown(clone: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"SCORING_KEY=\(secret\) .* should be printable"
+    ) as caught:
+        load_settings(clone, {"SCORING_KEY": "hunter 2é"})
+    assert "hunter" not in str(caught.value)
     settings = load_settings(clone, {"SCORING_KEY": "hunter2"})
     assert "hunter2" not in repr(settings)
     assert {"SCORING_KEY", "SP_APP_SECRET"} == SECRETS

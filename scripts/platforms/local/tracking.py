@@ -236,6 +236,3 @@ class MlflowTracking:
                 "its files were removed; set CHAMPION=none to train a new champion",
             )
         return path
-
-    def run_url(self, run_id: str) -> str | None:
-        return None  # `make ui` opens MLflow's page; nothing runs until then

@@ -6,10 +6,19 @@ import http.client
 import json
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from urllib.parse import urlsplit
 
 from tests.scripts.deploy.releases import ROWS, predict
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Return once it is; fail if it is not within 40 s."""
+    end = time.monotonic() + 40
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 class Clients:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.base import Release
 from scripts.platforms.local.containers import ContainerService
 from scripts.platforms.local.processes import ProcessService
-from tests.scripts.deploy.clients import Clients
+from tests.scripts.deploy.clients import Clients, wait_until
 from tests.scripts.deploy.conftest import INSIDE, Bench
 from tests.scripts.deploy.releases import ROWS, predict, sample_of
 
@@ -42,13 +41,6 @@ def ask(url: str, headers: Mapping[str, str] = {}) -> http.client.HTTPResponse:
     sent = {"Content-Type": "application/json", **headers}
     connection.request("POST", "/score", json.dumps({"data": ROWS}), sent)
     return connection.getresponse()
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 40
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def test_containers_may_do_nothing_but_serve(containers: Bench) -> None:

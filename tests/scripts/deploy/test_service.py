@@ -13,7 +13,7 @@ import pytest
 from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.base import serving
 from scripts.proof import is_healthy
-from tests.scripts.deploy.clients import Clients
+from tests.scripts.deploy.clients import Clients, wait_until
 from tests.scripts.deploy.conftest import INSIDE, KINDS_SLOW, Bench, free_port
 from tests.scripts.deploy.releases import ROWS, predict
 
@@ -41,7 +41,7 @@ def test_a_first_deployment_serves(bench: Bench) -> None:
     assert deployment.url == f"http://127.0.0.1:{bench.port}"
     endpoint = bench.service.endpoint()
     assert score(endpoint.url) == (200, {"result": predict(1)})
-    assert any('"path":"/score"' in line for line in bench.service.logs())
+    wait_until(lambda: any('"path":"/score"' in line for line in bench.service.logs()))
 
 
 def test_no_request_fails_while_deployments_change(bench: Bench) -> None:

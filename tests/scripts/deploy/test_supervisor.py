@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from scripts.errors import SlipwayError
 from scripts.platforms.local import control, pids
 from scripts.platforms.local.supervisor import trim
 from scripts.proof import is_healthy
-from tests.scripts.deploy.clients import Clients
+from tests.scripts.deploy.clients import Clients, wait_until
 from tests.scripts.deploy.conftest import Bench
 from tests.scripts.deploy.releases import ROOT
 
@@ -33,13 +32,6 @@ def processes(make_bench: Callable[..., Bench]) -> Bench:
 def tell(bench: Bench) -> control.Message:
     with control.Control(bench.root / "build" / "service") as supervisor:
         return supervisor.ask("tell")
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_a_crashed_server_is_started_again(processes: Bench) -> None:
