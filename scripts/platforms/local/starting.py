@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.errors import Interrupted, SlipwayError, UsageError
+from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.base import Deployment
 from scripts.proof import prove, wait_healthy
 from scripts.settings import Settings
@@ -86,8 +86,6 @@ def prove_start(
         try:
             prove(url, sample, headers)
             return
-        except Interrupted:
-            raise
         except SlipwayError as wrong:
             reason = f"answers the sample request wrongly: {wrong.message}"
     elif (code := exit_code()) is not None:
