@@ -20,6 +20,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 # For one call, and never remembered.
+ONE_CALL := PARAMS FORCE MODEL_VERSION CONFIRM UPGRADE VERBOSE
 PARAMS ?=
 FORCE ?=
 MODEL_VERSION ?=
@@ -39,7 +40,7 @@ quote = '$(subst ','\'',$(1))'
 GOALS := $(or $(MAKECMDGOALS),help)
 UNKNOWN := $(filter-out $(VERBS) $(LOCKED),$(GOALS))
 ifneq ($(UNKNOWN),)
-$(error $(shell make/env.sh near $(call quote,$(VERBS)) $(foreach word,$(UNKNOWN),$(call quote,$(word)))))
+$(error $(shell make/env.sh near verb $(call quote,$(VERBS)) $(foreach word,$(UNKNOWN),$(call quote,$(word)))))
 endif
 
 # -n and -q look and change nothing.
@@ -59,6 +60,11 @@ endif
 
 # GNU make before 4.4 keeps the variables of its command line from $(shell).
 CALL = $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+NAMES := $(if $(CALL),$(ONE_CALL) $(shell sed -n 's/^\([A-Z][A-Z0-9_]*\)=.*/\1/p' .env.example))
+MISSPELT := $(foreach name,$(filter-out $(NAMES),$(CALL)),$(shell make/env.sh near setting "$(NAMES)" $(name)))
+ifneq ($(findstring did you mean,$(MISSPELT)),)
+$(error $(MISSPELT))
+endif
 WITH_CALL = env $(foreach name,$(CALL),$(name)=$(call quote,$($(name))))
 SETTINGS := $(if $(MODE),$(shell $(WITH_CALL) make/env.sh settings \
 	$(if $(STAGE_GOALS),$(MODE:lock=base),base) "$(STAGES)" "model scoring" "$(STAGE_GOALS)"))

@@ -1,4 +1,4 @@
-# What to say of words that are no verbs: near.awk VERBS WORD...
+# What to say of words that are not known: near.awk KIND KNOWN WORD..., KIND being verb or setting.
 
 function least(a, b) { return a < b ? a : b }
 
@@ -17,13 +17,13 @@ function distance(a, b,   i, j, d, same) {
 }
 
 BEGIN {
-    count = split(ARGV[1], verbs, " ")
-    for (i = 2; i < ARGC; i++) {
+    count = split(ARGV[2], known, " ")
+    for (i = 3; i < ARGC; i++) {
         near = ""
         for (j = 1; j <= count; j++)
-            if (distance(ARGV[i], verbs[j]) <= 1 + (length(verbs[j]) > 5))
-                near = near (near == "" ? "" : " or ") verbs[j]
-        print "there is no verb " ARGV[i] (near == "" ? "" : "; did you mean " near "?")
+            if (distance(ARGV[i], known[j]) <= 1 + (length(known[j]) > 5))
+                near = near (near == "" ? "" : " or ") known[j]
+        print "there is no " ARGV[1] " " ARGV[i] (near == "" ? "" : "; did you mean " near "?")
     }
     print "(`make help` lists them)"
     exit 0

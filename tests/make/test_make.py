@@ -152,6 +152,18 @@ def test_make_warns_of_nothing(clone: Clone) -> None:
     assert ran.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"), [("LOAD_USER=5", "LOAD_USERS"), ("PARAM=alpha=1", "PARAMS")]
+)
+def test_a_misspelt_setting_on_the_command_line_is_refused(
+    clone: Clone, given: str, meant: str
+) -> None:
+    failed = clone.make("load", given, ok=False)
+    assert f"no setting {given.partition('=')[0]}; did you mean {meant}?" in failed.stderr
+    assert clone.calls() == []
+    clone.make("load", "OF_MY_OWN=1")
+
+
 @pytest.mark.parametrize(("word", "meant"), [("trian", "train"), ("al", "all"), ("lod", "load")])
 def test_an_unknown_verb_names_the_near_ones(clone: Clone, word: str, meant: str) -> None:
     failed = clone.make("data", word, ok=False)
