@@ -76,19 +76,25 @@ class ModelRoom:
         return [column.name for column in self.columns]
 
 
+def place_in_model(error: BaseException) -> str | None:
+    """The innermost line of the model room that `error` passed through, None if there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    for frame in reversed(frames):
+        _, inside, file = frame.filename.rpartition("/model/")
+        if inside and "site-packages" not in frame.filename:
+            return f"model/{file} line {frame.lineno}"
+    return None
+
+
 def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except Exception as error:  # whatever the user's own code raises while it is imported
-        frames = [
-            frame
-            for frame in traceback.extract_tb(error.__traceback__)
-            if "/model/" in frame.filename
-        ]
-        line = getattr(error, "lineno", None) or (frames[-1].lineno if frames else None)
-        file = name.replace(".", "/") + ".py" + (f" line {line}" if line else "")
+        file = name.replace(".", "/") + ".py"
+        line = getattr(error, "lineno", None)  # a SyntaxError's own
+        where = f"{file} line {line}" if line else place_in_model(error) or file
         raise UsageError(
-            f"{file} cannot be loaded: {type(error).__name__}: {error}",
+            f"{where} cannot be loaded: {type(error).__name__}: {error}",
             "correct it (docs/custom-model.md shows what it must hold)",
         ) from error
 

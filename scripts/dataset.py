@@ -41,9 +41,10 @@ def data_path(root: Path, configured: str) -> Path:
     """The data file `DATA_PATH` names; UsageError if it is not there."""
     path = root / configured
     if not path.is_file():
+        problem = "it is a folder" if path.is_dir() else "there is no such file"
         raise UsageError(
-            f"DATA_PATH={configured}: there is no such file",
-            "set DATA_PATH in .env to a CSV or Parquet file, relative to the repository",
+            f"DATA_PATH={configured}: {problem}",
+            "set DATA_PATH in model/defaults.env or .env to a CSV or Parquet file",
         )
     return path
 
@@ -95,10 +96,8 @@ def _read(path: Path, room: ModelRoom) -> pd.DataFrame:
         }
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=missing)
     except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{path.name} is not UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x})",
-            "save it as UTF-8",
-        ) from None
+        shown = bytes(error.object[max(error.start - 20, 0) : error.start + 20])
+        raise UsageError(f"{path.name} is not UTF-8: {shown!r}", "save it as UTF-8") from None
     except (ValueError, OSError) as error:  # pandas' and pyarrow's own errors are ValueErrors
         raise UsageError(
             f"{path.name} cannot be read: {str(error).strip().splitlines()[0]}",
@@ -136,7 +135,8 @@ def _typed(values: pd.Series[Any], name: str, path: Path, room: ModelRoom) -> pd
         raise UsageError(
             f"{path.name} {_row(at, path)}, column {name}: {values.iloc[at]!r} is not a "
             f"{'whole' if whole else 'finite'} number ({int(broken.sum())} such value(s))",
-            "correct or remove the row; leave a missing value empty",
+            "correct or remove the row"
+            + ("; leave a missing value empty" if column.nullable else ""),
         )
     absent = numbers.isna()
     if absent.any() and not column.nullable:

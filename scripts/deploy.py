@@ -10,7 +10,7 @@ from typing import Any
 from scripts import console
 from scripts.errors import UsageError
 from scripts.platforms import connect
-from scripts.platforms.base import Deployment, Image, Release, Service, serving
+from scripts.platforms.base import Deployment, Image, Release, Service, serving, start_again
 from scripts.verb import Context, Result, run_verb
 
 
@@ -66,7 +66,7 @@ def _keep(service: Service, release: Release, rejected: int) -> Result:
         raise UsageError(
             f"nothing serves, and version {release.version} is not deployed by itself because"
             f" version {rejected} was rolled back",
-            "name the version that should serve, `make deploy MODEL_VERSION=<n>`, or FORCE=1",
+            f"`{start_again(service.history())}` serves what served last; FORCE=1 this one",
         )
     return Result(
         f"version {release.version} is not deployed: version {rejected} was rolled back, and"

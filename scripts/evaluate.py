@@ -55,8 +55,8 @@ def load_champion(
     ):
         if theirs != ours:
             raise UsageError(
-                f"champion {champion.name} {champion.version} has another {what} "
-                f"than model/ declares",
+                f"champion {champion.name} {champion.version} differs from model/ "
+                f"in its {what}",
                 mend,
             )
     return estimator, description

@@ -34,6 +34,8 @@ def _sendable(key: SecretStr) -> SecretStr:
 
 #: What a value should be, where the pattern alone would not tell a person.
 EXPECTED = {
+    "MODEL_NAME": "letters, digits and . _ -, at most 128",
+    "EXPERIMENT_NAME": "letters, digits and . _ -, at most 128",
     "BASE_NAME": "1 to 10 letters and digits",
     "SUBSCRIPTION_ID": "a GUID",
     "TENANT_ID": "a GUID",

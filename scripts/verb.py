@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from scripts import console
+from scripts.contract import place_in_model
 from scripts.errors import Interrupted, SlipwayError
 from scripts.records import STAGES, Records
 from scripts.settings import Settings, load_settings
@@ -160,6 +161,6 @@ def _explain(verb: str, error: Exception) -> SlipwayError:
         )
     text = str(error).strip().splitlines()
     return SlipwayError(
-        f"{verb}: {type(error).__name__}: {text[0] if text else 'no message'}",
+        f"{place_in_model(error) or verb}: {type(error).__name__}: {text[0] if text else 'no message'}",
         f"run `make {verb} VERBOSE=1` for the traceback",
     )

@@ -172,6 +172,13 @@ class Platform(Protocol):
         """The scoring service."""
 
 
+def start_again(history: Sequence[Deployment]) -> str:
+    """The command that serves again what served last; a rolled-back version stays away."""
+    last = history[0]
+    wanted = "FORCE=1" if last.rejected is None else f"MODEL_VERSION={last.version}"
+    return f"make deploy {wanted}"
+
+
 def serving(service: Service) -> Deployment | None:
     """The deployment that serves now, if any."""
     return next((item for item in service.history() if item.serving), None)

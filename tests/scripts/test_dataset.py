@@ -47,7 +47,7 @@ CASES = {
     "missing value": (broken({(4, "height"): ""}), "line 6, column height: the value is missing"),
     "NaN": (broken({(4, "volume"): "NaN"}), "column volume: the value is missing"),
     "out of range": (broken({(1, "girth"): 1000}), "girth 1000.0 fails in_range(0, 100) at line 3"),
-    "not UTF-8": (b"girth,height,volume\n10,70,20\xe9\n", "is not UTF-8 (byte"),
+    "not UTF-8": (b"girth,height,volume\n10,70,20\xe9\n", "is not UTF-8: b'"),
     "ragged": (rooms.wood(12).to_csv(index=False) + "1,2,3,4,5\n", "cannot be read"),
     "rows wider than the header": (
         "girth,height,volume\n" + "9,10,70,20\n" * 12,

@@ -157,7 +157,7 @@ def test_a_champion_that_cannot_be_compared_names_the_way_out(
     assert workspace.run("train") == 0
     assert workspace.run("evaluate") == 2
     error = capsys.readouterr().err
-    assert f"champion wood 1 has another {what}" in error
+    assert f"champion wood 1 differs from model/ in its {what}" in error
     assert "MODEL_NAME" in error
     assert "CHAMPION=none" in error
     assert workspace.run("evaluate", CHAMPION="none") == 0
@@ -227,6 +227,44 @@ def test_a_broken_model_room_is_named(
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
+
+
+def test_an_error_in_the_users_own_code_names_its_line(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    estimator = workspace.folder / "model" / "estimator.py"
+    estimator.write_text(estimator.read_text().replace("return Ridge(", "return Lasso("))
+    assert workspace.run("data") == 0
+    assert workspace.run("train") == 1
+    assert "model/estimator.py line 10: NameError: name 'Lasso'" in capsys.readouterr().err
+
+
+def test_a_champion_stays_what_it_was_trained_as(workspace: Workspace) -> None:
+    rooms.write_room(
+        workspace.folder,
+        estimator=rooms.REGRESSOR_ESTIMATOR.replace(
+            "return Ridge(**parameters)",
+            "return make_pipeline(Scaled(), Ridge(**parameters))",
+        ).replace(
+            "PARAMETERS =",
+            "from sklearn.pipeline import make_pipeline\n"
+            "from model.features import Scaled\n\nPARAMETERS =",
+        ),
+    )
+    features = workspace.folder / "model" / "features.py"
+    text = (
+        "from sklearn.base import BaseEstimator, TransformerMixin\n\n"
+        "class Scaled(TransformerMixin, BaseEstimator):\n"
+        "    def fit(self, X, y=None):\n        return self\n\n"
+        "    def transform(self, X):\n        return X * 1\n"
+    )
+    features.write_text(text)
+    flow(workspace)
+    value = workspace.record("evaluate")["candidate"]["value"]
+    features.write_text(text.replace("X * 1", "X * 1000"))
+    assert workspace.run("train") == 0
+    assert workspace.run("evaluate") == 0
+    assert workspace.record("evaluate")["champion"]["value"] == pytest.approx(value)
 
 
 def test_data_that_changed_since_is_not_trained_on(

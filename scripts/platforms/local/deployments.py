@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from scripts.errors import UsageError
-from scripts.platforms.base import Deployment, Release
+from scripts.platforms.base import Deployment, Release, start_again
 
 #: How many deployments are kept, counting the one that serves.
 KEPT = 3
@@ -80,7 +80,7 @@ def nothing_deployed(history: Sequence[Deployment]) -> UsageError:
     return UsageError(
         "nothing is deployed",
         (
-            "run `make deploy FORCE=1`: what was deployed was stopped"
+            f"run `{start_again(history)}`: what was deployed was stopped"
             if history
             else "run `make deploy`"
         ),

@@ -89,6 +89,15 @@ def test_a_rollback_needs_something_that_serves_and_something_before_it() -> Non
         deployments.rollback_target([deployment(5, 1, serving=True, previous=4)])
 
 
+def test_what_starts_again_after_a_rollback_is_not_what_was_rolled_back() -> None:
+    with pytest.raises(UsageError) as stopped:
+        deployments.rollback_target([deployment(1, 1)])
+    assert "`make deploy FORCE=1`" in stopped.value.mend
+    with pytest.raises(UsageError) as stopped:
+        deployments.rollback_target([deployment(3, 1, rejected=2), deployment(2, 2)])
+    assert "`make deploy MODEL_VERSION=1`" in stopped.value.mend
+
+
 def test_what_a_rollback_can_reach_is_kept() -> None:
     history = [
         deployment(6, 2, previous=1),
