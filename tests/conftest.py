@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -29,6 +30,9 @@ def _engine_problem() -> str | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A job in the background of a script ignores Ctrl-C, and so would all that the tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.basetemp is None:
         scratch = ROOT / "build" / "test"
         scratch.mkdir(parents=True, exist_ok=True)
