@@ -34,9 +34,8 @@ class Tracking(Protocol):
         *,
         parameters: Mapping[str, Any] = {},
         metrics: Mapping[str, float] = {},
-        tags: Mapping[str, str] = {},
     ) -> None:
-        """Add parameters, metrics and tags to a run."""
+        """Add parameters and metrics to a run."""
 
     def log_folder(self, run_id: str, folder: Path, to: str) -> None:
         """Upload the files in `folder` as the run's artifacts under `to`."""

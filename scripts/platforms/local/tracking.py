@@ -176,11 +176,10 @@ class MlflowTracking:
         *,
         parameters: Mapping[str, Any] = {},
         metrics: Mapping[str, float] = {},
-        tags: Mapping[str, str] = {},
     ) -> None:
         import time
 
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.entities import Metric, Param
 
         stamp = int(time.time() * 1000)
         self._call(
@@ -188,7 +187,6 @@ class MlflowTracking:
                 run_id,
                 metrics=[Metric(key, value, stamp, 0) for key, value in metrics.items()],
                 params=[Param(key, str(value)) for key, value in parameters.items()],
-                tags=[RunTag(key, value) for key, value in tags.items()],
             )
         )
 
