@@ -26,13 +26,13 @@ command -v uv >/dev/null || {
 }
 trap 'rm -f ./*.txt.new' EXIT
 
-[ $# -gt 0 ] || set -- toolbox scoring scoring-sklearn uv az
+[ $# -gt 0 ] || set -- toolbox scoring-linear scoring scoring-sklearn uv az
 for name in "$@"; do
     case $name in
         toolbox | az) compile "$name" ;;
-        scoring | scoring-sklearn | uv) compile "$name" --constraints toolbox.txt ;;
+        scoring-linear | scoring | scoring-sklearn | uv) compile "$name" --constraints toolbox.txt ;;
         *)
-            echo "error: no such lock: $name (toolbox, scoring, scoring-sklearn, uv, az)" >&2
+            echo "error: no such lock: $name (toolbox, scoring-linear, scoring, scoring-sklearn, uv, az)" >&2
             exit 2
             ;;
     esac
