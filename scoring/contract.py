@@ -38,7 +38,8 @@ class Contract(msgspec.Struct, frozen=True):
 
     `inputs` is how an ONNX model takes its rows: one matrix of shape (rows, columns), or one input
     of shape (rows, 1) for each column, named as the column. `classes` is the order of the
-    probabilities.
+    probabilities. `reference` holds each column's statistics in the training rows, which live
+    inputs are compared with.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Contract(msgspec.Struct, frozen=True):
     kind: Literal["regressor", "classifier"]
     target: str
     columns: list[Column]
-    runtime: Literal["onnx", "sklearn"]
+    runtime: Literal["linear", "onnx", "sklearn"]
     file: str
     sha256: str
     sample: Sample
@@ -54,11 +55,17 @@ class Contract(msgspec.Struct, frozen=True):
     inputs: Literal["matrix", "columns"] = "matrix"
     classes: list[bool | int | float | str] | None = None
     probabilities: bool = False
+    reference: dict[str, Any] = {}
 
     @property
     def names(self) -> list[str]:
         """The columns' names in order."""
         return [column.name for column in self.columns]
+
+    @property
+    def takes_matrix(self) -> bool:
+        """Whether every column is a number, so that rows are one matrix."""
+        return all(column.type == "number" for column in self.columns)
 
 
 def load_contract(model_dir: Path) -> Contract:
@@ -86,9 +93,14 @@ def _problem(contract: Contract) -> str | None:
         return "two columns have the same name"
     if Path(contract.file).name != contract.file:
         return f"file {contract.file!r} is not a plain file name"
-    takes_matrix = contract.runtime == "onnx" and contract.inputs == "matrix"
-    if takes_matrix and any(column.type != "number" for column in contract.columns):
+    wants_matrix = contract.runtime == "onnx" and contract.inputs == "matrix"
+    if wants_matrix and not contract.takes_matrix:
         return "a matrix input takes number columns only"
+    if contract.runtime == "linear":
+        if contract.kind != "regressor" or not contract.takes_matrix:
+            return "a linear model is a regressor of number columns"
+        if any(column.nullable for column in contract.columns):
+            return "a linear model takes no missing values"
     if contract.kind == "classifier" and not contract.classes:
         return "a classifier without classes"
     if contract.kind == "regressor" and contract.probabilities:

@@ -1,4 +1,4 @@
-"""Runs the packaged model on checked rows.
+"""Runs the packaged model on checked features.
 
 A missing number is NaN for both runtimes. A missing string is "" for ONNX, whose string tensors
 know no null, and a missing value of a pandas string column for scikit-learn.
@@ -9,9 +9,8 @@ from __future__ import annotations
 import io
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,7 +18,7 @@ import numpy.typing as npt
 
 from scoring.contract import Contract, read_model
 from scoring.errors import InvalidData, StartError
-from scoring.parse import Row
+from scoring.parse import Features
 
 _TENSORS: dict[str, Any] = {
     "tensor(double)": np.float64,
@@ -29,14 +28,15 @@ _TENSORS: dict[str, Any] = {
 }
 
 
-class Predictions(msgspec.Struct, frozen=True):
-    """`result` holds a value or label per row; `probabilities` a list per row, in class order.
+class Predictions(NamedTuple):
+    """What a model gave for some rows.
 
-    A number that is not finite stands as None: JSON has no other way to say it.
+    `result` has shape (rows,): float64 of a regressor, labels of a classifier. `probabilities` has
+    shape (rows, classes), in class order.
     """
 
-    result: list[Any]
-    probabilities: list[list[float | None]] | None = None
+    result: npt.NDArray[np.float64] | list[Any]
+    probabilities: npt.NDArray[np.float64] | None = None
 
 
 class Runtime(ABC):
@@ -47,36 +47,63 @@ class Runtime(ABC):
         # 1 == 1.0 == True: looking a label up gives it the type the contract declares.
         self._labels = {label: label for label in contract.classes or []}
 
-    def predict(self, rows: Sequence[Row], probabilities: bool = False) -> Predictions:
+    def predict(self, features: Features, probabilities: bool = False) -> Predictions:
         """Predict every row. Raises InvalidData if the model refuses them."""
-        values, shares = self._run(rows, probabilities)
-        if len(values) != len(rows):
-            raise RuntimeError(f"the model gave {len(values)} predictions for {len(rows)} rows")
+        rows = len(features) if isinstance(features, np.ndarray) else len(features[0])
+        values, shares = self._run(features, probabilities)
+        if len(values) != rows:
+            raise RuntimeError(f"the model gave {len(values)} predictions for {rows} rows")
+        result: npt.NDArray[np.float64] | list[Any]
         if self._contract.kind == "classifier":
             labels = values.reshape(-1).tolist()
             result = [self._labels.get(label, label) for label in labels]
         else:
-            result = _finite(values[:, 0] if values.ndim == 2 else values)
-        return Predictions(result, None if shares is None else _finite(shares))
+            result = _exact(values[:, 0] if values.ndim == 2 else values)
+        return Predictions(result, None if shares is None else _exact(shares))
 
     @abstractmethod
     def _run(
-        self, rows: Sequence[Row], probabilities: bool
+        self, features: Features, probabilities: bool
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
         """Predictions of shape (rows,) or (rows, 1); probabilities of shape (rows, classes)."""
 
 
-class OnnxRuntime(Runtime):
-    """An ONNX model in onnxruntime, on `threads` threads."""
+class LinearRuntime(Runtime):
+    """A linear regressor: coefficients of shape (columns,) and an intercept, from JSON."""
 
-    def __init__(self, contract: Contract, content: bytes, threads: int = 1) -> None:
+    def __init__(self, contract: Contract, content: bytes) -> None:
+        super().__init__(contract)
+        model = msgspec.json.decode(content, type=_Linear)
+        if len(model.coefficients) != len(contract.columns):
+            raise ValueError(
+                f"{len(model.coefficients)} coefficients for {len(contract.columns)} columns"
+            )
+        self._coefficients = np.array(model.coefficients, dtype=np.float64)
+        self._intercept = model.intercept
+
+    def _run(
+        self, features: Features, probabilities: bool
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+        assert isinstance(features, np.ndarray)
+        return features @ self._coefficients + self._intercept, None
+
+
+class _Linear(msgspec.Struct):
+    coefficients: list[float]
+    intercept: float
+
+
+class OnnxRuntime(Runtime):
+    """An ONNX model in onnxruntime, on one thread."""
+
+    def __init__(self, contract: Contract, content: bytes) -> None:
         import onnxruntime
 
         super().__init__(contract)
         onnxruntime.set_default_logger_severity(4)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = threads
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(
             content, options, providers=["CPUExecutionProvider"]
         )
@@ -90,12 +117,13 @@ class OnnxRuntime(Runtime):
             ((self._matrix, self._matrix_type),) = inputs.items()
 
     def _run(
-        self, rows: Sequence[Row], probabilities: bool
+        self, features: Features, probabilities: bool
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
         if self._contract.inputs == "columns":
-            feeds = self._columns(rows)
+            feeds = self._columns(features)
         else:
-            feeds = {self._matrix: self._narrow(np.array(rows, dtype=np.float64))}
+            assert isinstance(features, np.ndarray)
+            feeds = {self._matrix: self._narrow(features)}
         try:
             outputs = self._session.run(self._outputs[: 2 if probabilities else 1], feeds)
         except MemoryError:
@@ -110,18 +138,17 @@ class OnnxRuntime(Runtime):
             return matrix
         return _narrowed(matrix, self._matrix_type, self._contract.names)
 
-    def _columns(self, rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
+    def _columns(self, features: Features) -> dict[str, npt.NDArray[Any]]:
+        columns = features.T if isinstance(features, np.ndarray) else features
         feeds: dict[str, npt.NDArray[Any]] = {}
-        columns = zip(*rows, strict=True)
         for name, dtype, values in zip(self._contract.names, self._types, columns, strict=True):
             if dtype is None:  # a column the estimator takes and never looks at
                 continue
             if dtype is np.object_:
-                texts = ["" if value is None else value for value in values]
-                feeds[name] = np.array(texts, dtype=dtype).reshape(-1, 1)
+                texts = np.where(np.equal(values, None), "", values)
+                feeds[name] = texts.reshape(-1, 1)
             else:
-                numbers = np.array(values, dtype=np.float64).reshape(-1, 1)
-                feeds[name] = _narrowed(numbers, dtype, [name])
+                feeds[name] = _narrowed(values.reshape(-1, 1), dtype, [name])
         return feeds
 
 
@@ -138,19 +165,9 @@ class SklearnRuntime(Runtime):
         self._estimator = joblib.load(io.BytesIO(content))
 
     def _run(
-        self, rows: Sequence[Row], probabilities: bool
+        self, features: Features, probabilities: bool
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-        import pandas as pd
-
-        columns = zip(*rows, strict=True)
-        frame = pd.DataFrame(
-            {
-                column.name: pd.Series(
-                    values, dtype="float64" if column.type == "number" else "str"
-                )
-                for column, values in zip(self._contract.columns, columns, strict=True)
-            }
-        )
+        frame = self._frame(features)
         try:
             values = np.asarray(self._estimator.predict(frame))
             shares = np.asarray(self._estimator.predict_proba(frame)) if probabilities else None
@@ -158,11 +175,28 @@ class SklearnRuntime(Runtime):
             raise InvalidData(f"the model refuses these rows: {_first_line(error)}") from error
         return values, shares
 
+    def _frame(self, features: Features) -> Any:
+        import pandas as pd
+
+        if isinstance(features, np.ndarray):
+            # A copy: an estimator may write into what it is given.
+            return pd.DataFrame(features.copy(), columns=self._contract.names)
+        return pd.DataFrame(
+            {
+                column.name: pd.Series(
+                    values, dtype="float64" if column.type == "number" else "str"
+                )
+                for column, values in zip(self._contract.columns, features, strict=True)
+            }
+        )
+
 
 def load_runtime(contract: Contract, model_dir: Path) -> Runtime:
     """Load the model beside its contract. Raises StartError if it is wrong or cannot be loaded."""
     content = read_model(contract, model_dir)
     try:
+        if contract.runtime == "linear":
+            return LinearRuntime(contract, content)
         if contract.runtime == "onnx":
             return OnnxRuntime(contract, content)
         return SklearnRuntime(contract, content, model_dir.parent / "code")
@@ -188,14 +222,9 @@ def _narrowed(numbers: npt.NDArray[np.float64], dtype: Any, names: list[str]) ->
     return narrowed
 
 
-def _finite(numbers: npt.NDArray[Any]) -> list[Any]:
-    exact = numbers.astype(np.float64)
-    finite = np.isfinite(exact)
-    if finite.all():
-        return exact.tolist()  # type: ignore[no-any-return]
-    boxed = exact.astype(np.object_)
-    boxed[~finite] = None
-    return boxed.tolist()  # type: ignore[no-any-return]
+def _exact(numbers: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """`numbers` as orjson takes them; what is not finite it writes as null."""
+    return np.ascontiguousarray(numbers, dtype=np.float64)
 
 
 def _first_line(error: BaseException) -> str:

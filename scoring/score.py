@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from scoring.contract import Contract, load_contract
 from scoring.errors import NotJson, RequestError, StartError
-from scoring.parse import RequestParser
+from scoring.parse import Features, RequestParser
 from scoring.runtime import Runtime, load_runtime
 from scoring.settings import Settings
+
+
+class Answer(NamedTuple):
+    """A JSON body, how many predictions are in it, and what they were made from."""
+
+    content: bytes
+    predictions: int
+    features: Features
 
 
 class Scorer:
@@ -45,15 +53,22 @@ class Scorer:
             ) from error
         return scorer
 
-    def score(self, body: bytes) -> dict[str, Any]:
+    def answer(self, body: bytes) -> Answer:
         """The answer to a request body. Raises NotJson or InvalidData."""
         request = self._parser.parse(body)
-        predictions = self._runtime.predict(request.rows, request.probabilities)
+        predictions = self._runtime.predict(request.features, request.probabilities)
         answer: dict[str, Any] = {"result": predictions.result}
         if request.probabilities:
             answer["probabilities"] = predictions.probabilities
             answer["classes"] = self.contract.classes
-        return answer
+        # What is not finite becomes null: JSON has no other way to say it.
+        content = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+        return Answer(content, request.rows, request.features)
+
+    def score(self, body: bytes) -> dict[str, Any]:
+        """The answer as a client decodes it. Raises NotJson or InvalidData."""
+        decoded: dict[str, Any] = orjson.loads(self.answer(body).content)
+        return decoded
 
 
 _scorer: Scorer | None = None
