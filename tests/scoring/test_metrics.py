@@ -224,6 +224,13 @@ def test_a_worker_that_is_killed(metrics: Metrics) -> None:
     os.close(go)
 
 
+def test_a_replaced_worker_has_nothing_in_flight(metrics: Metrics) -> None:
+    metrics.worker(0).began()
+    assert read(metrics)["scoring_requests_in_flight"] == {(): 1}
+    metrics.worker(0)
+    assert read(metrics)["scoring_requests_in_flight"] == {(): 0}
+
+
 def test_a_bank_that_was_being_cleared_does_not_count(metrics: Metrics) -> None:
     """The state a worker killed while it clears a bank leaves: half a bank, which is not used."""
     slot = metrics._slots[0]

@@ -46,7 +46,7 @@ def request(**also: Any) -> Record:
     }
 
 
-def run(requests: list[Record], **settings: str) -> subprocess.CompletedProcess[str]:
+def run(requests: list[Record], timeout: float = 60, **settings: str) -> subprocess.CompletedProcess[str]:
     """Record requests in a process of their own, which ends once they are delivered."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return subprocess.run(
@@ -56,7 +56,7 @@ def run(requests: list[Record], **settings: str) -> subprocess.CompletedProcess[
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=timeout,
     )
 
 
@@ -284,7 +284,8 @@ def test_an_endpoint_that_is_not_there(kind: str) -> None:
 def test_an_endpoint_that_never_answers(kind: str) -> None:
     with create_server(("127.0.0.1", 0), backlog=100) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        ended = run([request()] * 5_000, SHUTDOWN_SECONDS="1", **settings_for(kind, url))
+        requests = [request()] * 5_000
+        ended = run(requests, timeout=25, SHUTDOWN_SECONDS="1", **settings_for(kind, url))
     assert (ended.returncode, ended.stderr) == (0, "")
     assert json.loads(ended.stdout.splitlines()[-1])["event"] == "seen"
 
