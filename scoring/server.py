@@ -164,15 +164,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(settings: Settings, sockets: list[socket.socket], started: float) -> None:
     # Imported late: numpy and the model's runtime are slow, and a wrong setting needs neither.
-    from scoring import telemetry
     from scoring.metrics import Metrics
     from scoring.score import Scorer, inline_limit
+    from scoring.telemetry import read_settings
     from scoring.worker import Worker
 
     # Once, before the fork: the workers share the model's memory, and a new one is there at once.
     scorer = Scorer.load(settings)
     contract = scorer.contract
-    telemetry.check(os.environ)
+    read_settings(os.environ, contract)  # a wrong one ends the start here, not a worker
     inline_bytes = inline_limit(scorer, settings.max_rows)
     metrics = Metrics(contract, settings.workers)
     for sock in sockets:

@@ -35,7 +35,7 @@ from scoring.score import Answer, Scorer
 from scoring.settings import Settings
 
 if TYPE_CHECKING:
-    from scoring.telemetry import Telemetry
+    from scoring.tracing import Telemetry
 
 _CLIENT_LEFT = 499  # nginx's code for the log; nobody receives it
 _GZIP = 16 + zlib.MAX_WBITS

@@ -112,9 +112,7 @@ class Telemetry:
     def shutdown(self, timeout_seconds: float) -> None:
         """Send what is queued, for at most this long; what is left then is lost."""
         ends = time.monotonic() + timeout_seconds
-        threads = [
-            threading.Thread(target=end, daemon=True) for end in self._processors.ends
-        ]
+        threads = [threading.Thread(target=end, daemon=True) for end in self._processors.ends]
         for thread in threads:
             thread.start()
         for thread in threads:

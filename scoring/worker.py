@@ -27,7 +27,7 @@ from scoring.settings import Settings
 from scoring.telemetry import connect
 
 if TYPE_CHECKING:
-    from scoring.telemetry import Telemetry
+    from scoring.tracing import Telemetry
 
 _TICK_SECONDS = 0.25
 _MOST_CONNECTIONS = 10_000

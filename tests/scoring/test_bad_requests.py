@@ -196,6 +196,7 @@ def test_media_types(regressor: Service, headers: dict[str, str]) -> None:
 
 
 GZIP = {"Content-Encoding": "gzip"}
+PACKED = gzip.compress(GOOD, mtime=0)
 
 
 def test_a_gzip_body_is_unpacked(regressor: Service) -> None:
@@ -206,7 +207,7 @@ def test_a_gzip_body_is_unpacked(regressor: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [GOOD, gzip.compress(GOOD)[:-1], gzip.compress(GOOD) + b"x", b"\x1f\x8b"]
+    "body", [GOOD, PACKED[:-1], PACKED + b"x", PACKED[:2]]
 )
 def test_what_is_no_gzip_is_400(regressor: Service, body: bytes) -> None:
     answer = regressor.score(body, GZIP)
