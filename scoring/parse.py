@@ -141,9 +141,7 @@ class RequestParser:
             return np.array(rows, dtype=np.float64)
         return [
             np.array(values, dtype=np.float64 if column.type == "number" else np.object_)
-            for column, values in zip(
-                self._contract.columns, zip(*rows, strict=True), strict=True
-            )
+            for column, values in zip(self._contract.columns, zip(*rows, strict=True), strict=True)
         ]
 
 

@@ -84,7 +84,6 @@ class LinearRuntime(Runtime):
     def _run(
         self, features: Features, probabilities: bool
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-        assert isinstance(features, np.ndarray)
         return features @ self._coefficients + self._intercept, None
 
 
@@ -122,8 +121,7 @@ class OnnxRuntime(Runtime):
         if self._contract.inputs == "columns":
             feeds = self._columns(features)
         else:
-            assert isinstance(features, np.ndarray)
-            feeds = {self._matrix: self._narrow(features)}
+            feeds = {self._matrix: self._narrow(features)}  # type: ignore[arg-type]
         try:
             outputs = self._session.run(self._outputs[: 2 if probabilities else 1], feeds)
         except MemoryError:
@@ -145,8 +143,8 @@ class OnnxRuntime(Runtime):
             if dtype is None:  # a column the estimator takes and never looks at
                 continue
             if dtype is np.object_:
-                texts = np.where(np.equal(values, None), "", values)
-                feeds[name] = texts.reshape(-1, 1)
+                texts = ["" if value is None else value for value in values]
+                feeds[name] = np.array(texts, dtype=dtype).reshape(-1, 1)
             else:
                 feeds[name] = _narrowed(values.reshape(-1, 1), dtype, [name])
         return feeds

@@ -6,8 +6,10 @@ the `--entry_script`, started from the folder that holds the `scoring` package.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import orjson
@@ -17,6 +19,10 @@ from scoring.errors import NotJson, RequestError, StartError
 from scoring.parse import Features, RequestParser
 from scoring.runtime import Runtime, load_runtime
 from scoring.settings import Settings
+
+_QUICK_SECONDS = 0.001
+_MANY_ROWS = 200
+_MOST_INLINE = 256 * 1024
 
 
 class Answer(NamedTuple):
@@ -69,6 +75,40 @@ class Scorer:
         """The answer as a client decodes it. Raises NotJson or InvalidData."""
         decoded: dict[str, Any] = orjson.loads(self.answer(body).content)
         return decoded
+
+
+def inline_limit(scorer: Scorer, max_rows: int) -> int:
+    """The size in bytes of a request that takes this model about a millisecond; 0 if none is so quick.
+
+    Measured with the sample request, and the same with many rows. A model in scikit-learn never is:
+    it may not bear to be called by two threads.
+    """
+    contract = scorer.contract
+    if contract.runtime == "sklearn":
+        return 0
+    one = orjson.dumps(contract.sample.request)
+    quick = _fastest(scorer, one)
+    data = contract.sample.request.get("data") or []
+    repeat = min(_MANY_ROWS, max_rows) // max(1, len(data))
+    if quick >= _QUICK_SECONDS or repeat < 2:
+        return 0 if quick >= _QUICK_SECONDS else len(one)
+    many = orjson.dumps(contract.sample.request | {"data": data * repeat})
+    per_byte = (_fastest(scorer, many) - quick) / (len(many) - len(one))
+    if per_byte * _MOST_INLINE <= _QUICK_SECONDS - quick:
+        return _MOST_INLINE
+    return len(one) + int((_QUICK_SECONDS - quick) / per_byte)
+
+
+def _fastest(scorer: Scorer, body: bytes) -> float:
+    """Seconds that a request takes at best; one that is slow is tried only once."""
+    fastest = math.inf
+    for _ in range(5):
+        began = perf_counter()
+        scorer.answer(body)
+        fastest = min(fastest, perf_counter() - began)
+        if fastest > 10 * _QUICK_SECONDS:
+            break
+    return fastest
 
 
 _scorer: Scorer | None = None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from scoring.errors import StartError
+
+_MOST_WORKERS = 64
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,10 @@ class Settings:
     max_rows: int = 100_000
     request_timeout: float = 30.0
     queue_size: int = 64
+    queue_seconds: float = 0.4
     body_timeout: float = 10.0
     grace_seconds: float = 10.0
+    workers: int = 1
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -33,9 +38,37 @@ class Settings:
             max_rows=_integer(environ, "MAX_ROWS", cls.max_rows),
             request_timeout=_seconds(environ, "REQUEST_TIMEOUT", cls.request_timeout),
             queue_size=_integer(environ, "QUEUE_SIZE", cls.queue_size),
+            queue_seconds=_seconds(environ, "QUEUE_SECONDS", cls.queue_seconds),
             body_timeout=_seconds(environ, "BODY_TIMEOUT", cls.body_timeout),
             grace_seconds=_seconds(environ, "GRACE_SECONDS", cls.grace_seconds, zero=True),
+            workers=_integer(environ, "WORKERS", available_cpus(), most=_MOST_WORKERS),
         )
+
+
+def available_cpus() -> int:
+    """The CPUs this process may use: its affinity, and the quota of its control group, rounded down."""
+    try:
+        cpus = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        cpus = os.cpu_count() or 1
+    return max(1, int(min(cpus, _MOST_WORKERS, _quota())))
+
+
+def _quota() -> float:
+    """CPUs the control group grants, version 2's or version 1's; infinite where it does not say."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            folder = Path("/sys/fs/cgroup/cpu")
+            quota = (folder / "cpu.cfs_quota_us").read_text()
+            period = (folder / "cpu.cfs_period_us").read_text()
+        except OSError:
+            return math.inf
+    try:
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    except ValueError:  # "max"
+        return math.inf
 
 
 def _model_dir(environ: Mapping[str, str]) -> Path | None:
@@ -55,12 +88,16 @@ def _key(environ: Mapping[str, str]) -> bytes | None:
     return key.encode() or None
 
 
-def _integer(environ: Mapping[str, str], name: str, default: int) -> int:
+def _integer(environ: Mapping[str, str], name: str, default: int, most: int | None = None) -> int:
     text = environ.get(name, "").strip()
     if not text:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) < 16 and int(text) > 0):
-        raise StartError(f"{name} is {text!r}; it must be a whole number above 0, like {default}")
+    whole = text.isascii() and text.isdigit() and len(text) < 16 and int(text) > 0
+    if not whole or (most and int(text) > most):
+        bound = f" and at most {most}" if most else ""
+        raise StartError(
+            f"{name} is {text!r}; it must be a whole number above 0{bound}, like {default}"
+        )
     return int(text)
 
 

@@ -45,7 +45,7 @@ class Answer:
 def environment(model_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:
     """A server's environment: ours without anything the service reads, plus `settings`."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return kept | {"SCORING_MODEL_DIR": str(model_dir)} | dict(settings)
+    return kept | {"SCORING_MODEL_DIR": str(model_dir), "WORKERS": "1"} | dict(settings)
 
 
 def server_command(*arguments: str) -> list[str]:
@@ -120,6 +120,17 @@ class Service:
         with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
             connection.sendall(content)
             return receive(connection)
+
+    def workers(self) -> list[int]:
+        """The processes that answer."""
+        pid = self.process.pid
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def memory_mb(self, *, peak: bool = False) -> float:
+        """Resident memory of the worker that uses most, now or at its highest."""
+        name = "VmHWM:" if peak else "VmRSS:"
+        found = [Path(f"/proc/{pid}/status").read_text() for pid in self.workers()]
+        return max(int(text.split(name)[1].split()[0]) for text in found) / 1000
 
     def stop(self) -> int:
         self.process.terminate()

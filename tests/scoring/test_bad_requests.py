@@ -185,15 +185,44 @@ def test_paths_and_methods(
         {"Content-Type": "multipart/form-data; boundary=x"},
         {"Content-Type": ""},
         {},
-        JSON | {"Content-Encoding": "gzip"},
         JSON | {"Content-Encoding": "br"},
+        JSON | {"Content-Encoding": "gzip, gzip"},
     ],
 )
 def test_media_types(regressor: Service, headers: dict[str, str]) -> None:
-    body = gzip.compress(GOOD) if headers.get("Content-Encoding") == "gzip" else GOOD
-    answer = regressor.request("POST", "/score", body, headers)
+    answer = regressor.request("POST", "/score", GOOD, headers)
     assert answer.status == 415
     assert answer.error["code"] == "unsupported_media_type"
+
+
+GZIP = {"Content-Encoding": "gzip"}
+PACKED = gzip.compress(GOOD, mtime=0)
+
+
+def test_a_gzip_body_is_unpacked(regressor: Service) -> None:
+    members = gzip.compress(GOOD[:9]) + gzip.compress(GOOD[9:])
+    for body in (gzip.compress(GOOD), members):
+        assert regressor.score(body, GZIP).json == regressor.score(GOOD).json
+    assert regressor.score(GOOD, {"Content-Encoding": "identity"}).status == 200
+
+
+@pytest.mark.parametrize(
+    "body", [GOOD, PACKED[:-1], PACKED + b"x", PACKED[:2]]
+)
+def test_what_is_no_gzip_is_400(regressor: Service, body: bytes) -> None:
+    answer = regressor.score(body, GZIP)
+    assert answer.status == 400
+    assert "gzip" in answer.error["message"]
+
+
+def test_a_bomb_is_413_before_it_is_unpacked(regressor: Service) -> None:
+    bomb = gzip.compress(b" " * (1 << 30), compresslevel=1)
+    assert len(bomb) < 10 * 1024 * 1024
+    before = regressor.memory_mb()
+    answer = regressor.score(bomb, GZIP)
+    assert answer.status == 413
+    assert "once unpacked" in answer.error["message"]
+    assert regressor.memory_mb(peak=True) < before + 60
 
 
 def test_the_key(regressor_dir: Path, start: Callable[..., Service]) -> None:
