@@ -45,6 +45,41 @@ class Collector:
         with self._took:
             assert self._took.wait_for(arrived, 20)
 
+    def reference_query(self) -> list[Record]:
+        """The query of the reference on the tables that Application Insights would hold.
+
+        let Traceinfo=traces
+        | extend d=parse_json(tostring(customDimensions.Content))
+        | project workspace=customDimensions.["Workspace Name"], ... id=tostring(d.RequestId), ...;
+        requests
+        | project timestamp, id, success, resultCode, duration
+        | join kind=fullouter Traceinfo on id
+        | project-away id1
+        """
+        infos = {}
+        for trace in self.traces:
+            dimensions = trace["customDimensions"]
+            d = json.loads(dimensions["Content"])
+            assert d["RequestId"] not in infos
+            infos[d["RequestId"]] = {
+                "workspace": dimensions["Workspace Name"],
+                "service": dimensions["Service Name"],
+                "NumberOfPredictions": str(d["NumberOfPredictions"]),
+                "TraceParent": d["TraceParent"],
+            }
+        requests = {
+            row["id"]: {
+                "success": row["success"],
+                "resultCode": row["responseCode"],
+                "duration": row["duration"],
+            }
+            for row in self.requests
+        }
+        return [
+            {"id": key, **requests.get(key, {}), **infos.get(key, {})}
+            for key in dict.fromkeys([*requests, *infos])
+        ]
+
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()

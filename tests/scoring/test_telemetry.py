@@ -46,7 +46,9 @@ def request(**also: Any) -> Record:
     }
 
 
-def run(requests: list[Record], timeout: float = 60, **settings: str) -> subprocess.CompletedProcess[str]:
+def run(
+    requests: list[Record], timeout: float = 60, **settings: str
+) -> subprocess.CompletedProcess[str]:
     """Record requests in a process of their own, which ends once they are delivered."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return subprocess.run(
@@ -69,42 +71,6 @@ def record(requests: list[Record], **settings: str) -> Record:
     return seen
 
 
-def reference_query(collector: Collector) -> list[Record]:
-    """The query of the reference on the tables that Application Insights would hold.
-
-    let Traceinfo=traces
-    | extend d=parse_json(tostring(customDimensions.Content))
-    | project workspace=customDimensions.["Workspace Name"], ...
-    requests
-    | project timestamp, id, success, resultCode, duration
-    | join kind=fullouter Traceinfo on id
-    | project-away id1
-    """
-    infos = {}
-    for trace in collector.traces:
-        dimensions = trace["customDimensions"]
-        d = json.loads(dimensions["Content"])
-        assert d["RequestId"] not in infos
-        infos[d["RequestId"]] = {
-            "workspace": dimensions["Workspace Name"],
-            "service": dimensions["Service Name"],
-            "NumberOfPredictions": str(d["NumberOfPredictions"]),
-            "TraceParent": d["TraceParent"],
-        }
-    requests = {
-        row["id"]: {
-            "success": row["success"],
-            "resultCode": row["responseCode"],
-            "duration": row["duration"],
-        }
-        for row in collector.requests
-    }
-    return [
-        {"id": key, **requests.get(key, {}), **infos.get(key, {})}
-        for key in dict.fromkeys([*requests, *infos])
-    ]
-
-
 def test_off_means_not_even_imported() -> None:
     nowhere = {"OTEL_EXPORTER_OTLP_ENDPOINT": "", "APPLICATIONINSIGHTS_CONNECTION_STRING": " "}
     for settings in ({}, nowhere):
@@ -125,7 +91,7 @@ def test_the_kusto_query_of_the_reference(collector: Collector) -> None:
         WORKSPACE_NAME="mlops-AML-WS",
         SERVICE_NAME="diabetes",
     )
-    rows = reference_query(collector)
+    rows = collector.reference_query()
     assert all(row["workspace"] == "mlops-AML-WS" for row in rows)
     assert all(row["service"] == "diabetes" for row in rows)
     # The exporter rounds to milliseconds, in which many requests take none.
