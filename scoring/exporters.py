@@ -10,12 +10,21 @@ import logging
 import os
 from collections.abc import Callable
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExporter
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
 from scoring.log import log_event
 from scoring.telemetry import ApplicationInsights, TelemetrySettings
+
+if TYPE_CHECKING:
+    from azure.monitor.opentelemetry.exporter import (
+        AzureMonitorLogExporter,
+        AzureMonitorTraceExporter,
+    )
+    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
 _QUEUE_SIZE = 2048
 _BATCH_SIZE = 512
@@ -72,25 +81,31 @@ class Processors:
         )
 
 
+def load(settings: TelemetrySettings) -> None:
+    """Import the exporters that the settings ask for; the slow part of starting them."""
+    if settings.otlp:
+        _otlp_exporters()
+    if settings.azure:
+        _azure_exporters()
+
+
 def _otlp(endpoint: str) -> tuple[SpanExporter, LogRecordExporter]:
+    spans, logs = _otlp_exporters()
+    return spans(endpoint=f"{endpoint}/v1/traces"), logs(endpoint=f"{endpoint}/v1/logs")
+
+
+def _otlp_exporters() -> tuple[type[OTLPSpanExporter], type[OTLPLogExporter]]:
+    import requests  # noqa: F401 - what they send with, and import only when they are made
     from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    return (
-        OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces"),
-        OTLPLogExporter(endpoint=f"{endpoint}/v1/logs"),
-    )
+    return OTLPSpanExporter, OTLPLogExporter
 
 
 def _azure(target: ApplicationInsights) -> tuple[SpanExporter, LogRecordExporter]:
     os.environ.update(dict.fromkeys(_SILENCED, "true"))
     for name in _READ_ALONG:
         os.environ.pop(name, None)
-    from azure.monitor.opentelemetry.exporter import (
-        AzureMonitorLogExporter,
-        AzureMonitorTraceExporter,
-    )
-
     options = {
         "connection_string": f"InstrumentationKey={target.key};IngestionEndpoint={target.endpoint}",
         "credential": None,
@@ -100,13 +115,23 @@ def _azure(target: ApplicationInsights) -> tuple[SpanExporter, LogRecordExporter
         "timeout": _TIMEOUT,
         "read_timeout": _TIMEOUT,
     }
-    return AzureMonitorTraceExporter(**options), AzureMonitorLogExporter(**options)
+    spans, logs = _azure_exporters()
+    return spans(**options), logs(**options)
+
+
+def _azure_exporters() -> tuple[type[AzureMonitorTraceExporter], type[AzureMonitorLogExporter]]:
+    from azure.monitor.opentelemetry.exporter import (
+        AzureMonitorLogExporter,
+        AzureMonitorTraceExporter,
+    )
+
+    return AzureMonitorTraceExporter, AzureMonitorLogExporter
 
 
 def _report(secret: str | None) -> None:
-    """Have the exporters' warnings logged by `_Report`, and by nobody else."""
+    """Have warnings of the exporters, and ours, logged by `_Report` and by nobody else."""
     handler = _Report(secret)
-    for name in ("opentelemetry", "azure", "urllib3"):
+    for name in ("opentelemetry", "azure", "urllib3", "scoring"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(logging.WARNING)

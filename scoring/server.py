@@ -166,13 +166,13 @@ def _serve(settings: Settings, sockets: list[socket.socket], started: float) -> 
     # Imported late: numpy and the model's runtime are slow, and a wrong setting needs neither.
     from scoring.metrics import Metrics
     from scoring.score import Scorer, inline_limit
-    from scoring.telemetry import read_settings
+    from scoring.telemetry import prepare
     from scoring.worker import Worker
 
     # Once, before the fork: the workers share the model's memory, and a new one is there at once.
     scorer = Scorer.load(settings)
     contract = scorer.contract
-    read_settings(os.environ, contract)  # a wrong one ends the start here, not a worker
+    prepare(os.environ, contract)  # a wrong setting ends the start here, not a worker
     inline_bytes = inline_limit(scorer, settings.max_rows)
     metrics = Metrics(contract, settings.workers)
     for sock in sockets:

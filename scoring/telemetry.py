@@ -68,6 +68,18 @@ def read_settings(environ: Mapping[str, str], contract: Contract) -> TelemetrySe
     )
 
 
+def prepare(environ: Mapping[str, str], contract: Contract) -> None:
+    """What can be done before a fork: check the settings, and import what they ask for.
+
+    Forked processes share it, and `connect` at once. Raises StartError as `read_settings` does.
+    """
+    settings = read_settings(environ, contract)
+    if settings is not None:
+        from scoring import exporters, tracing  # noqa: F401 - for `connect`
+
+        exporters.load(settings)
+
+
 def connect(environ: Mapping[str, str], contract: Contract) -> Telemetry | None:
     """Start the exporters the environment asks for; None if it asks for none.
 

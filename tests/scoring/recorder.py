@@ -14,7 +14,7 @@ from typing import Any
 
 from scoring.contract import Column, Contract, Sample
 from scoring.errors import StartError
-from scoring.telemetry import connect
+from scoring.telemetry import connect, prepare
 
 CONTRACT = Contract(
     name="toy",
@@ -31,6 +31,10 @@ CONTRACT = Contract(
 
 def main() -> None:
     requests = json.load(sys.stdin)
+    try:
+        prepare(os.environ, CONTRACT)
+    except StartError as error:
+        sys.exit(_say(error))
     child = os.fork()
     if child == 0:
         os._exit(_work(requests))
@@ -44,8 +48,7 @@ def _work(requests: list[dict[str, Any]]) -> int:
     try:
         telemetry = connect(os.environ, CONTRACT)
     except StartError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
+        return _say(error)
     if telemetry is not None:
         took = [_timed(telemetry.record, request) for request in requests]
         started = time.monotonic()
@@ -55,6 +58,11 @@ def _work(requests: list[dict[str, Any]]) -> int:
     seen["packages"] = sorted(packages & {"opentelemetry", "azure", "requests"})
     print(json.dumps({"event": "seen", **seen}), flush=True)
     return 0
+
+
+def _say(error: StartError) -> int:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    return error.exit_code
 
 
 def _timed(call: Any, arguments: dict[str, Any]) -> float:

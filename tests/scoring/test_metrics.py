@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -258,3 +259,15 @@ def test_prometheus_is_imported_when_it_is_asked_for() -> None:
         "assert 'prometheus_client' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
+def test_the_guide_names_every_metric(metrics: Metrics) -> None:
+    worker = metrics.worker(0)
+    worker.observe(np.ones((5, len(COLUMNS))))
+    worker.fold()
+    lines = metrics.render().decode().splitlines()
+    shown = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    guide = (ROOT / "docs" / "observability.md").read_text()
+    table = [line.split("|")[1] for line in guide.splitlines() if line.startswith("| `")]
+    named = set(re.findall(r"`((?:http|scoring|process)_\w+)`", " ".join(table)))
+    assert named == shown

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from scoring.tracing import MOST_PER_SECOND
 from tests.scoring.collector import KEY, Collector, Record
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,12 @@ def request(**also: Any) -> Record:
         "request_id": "abc",
         **also,
     }
+
+
+def many(count: int) -> list[Record]:
+    """Requests at 50 a second, fewer than the most that are recorded."""
+    starts = (STARTED + number * 20_000_000 for number in range(count))
+    return [request(started_ns=start, ended_ns=start + 1_000_000) for start in starts]
 
 
 def run(
@@ -197,7 +204,7 @@ def test_the_caller_decides_then_the_ratio(collector: Collector) -> None:
 
 def test_a_share_of_requests(collector: Collector) -> None:
     record(
-        [request()] * 400,
+        many(400),
         APPLICATIONINSIGHTS_CONNECTION_STRING=collector.connection_string,
         OTEL_TRACES_SAMPLER_ARG="0.5",
     )
@@ -205,6 +212,15 @@ def test_a_share_of_requests(collector: Collector) -> None:
     assert len(collector.traces) == len(collector.requests)
     # How many requests each row stands for, so that sum(itemCount) estimates them all.
     assert {row["itemCount"] for row in collector.requests} == {2}
+
+
+def test_no_more_than_the_service_can_bear(collector: Collector) -> None:
+    later = STARTED + 10**10
+    requests = [request()] * 1_000 + [request(started_ns=later, ended_ns=later)]
+    ended = run(requests, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+    warning, _ = (json.loads(line) for line in ended.stdout.splitlines())
+    assert "OTEL_TRACES_SAMPLER_ARG" in warning["message"]
+    assert len(collector.spans) == MOST_PER_SECOND + 1
 
 
 def test_health_checks_and_scrapes_are_not_traced(collector: Collector) -> None:
@@ -235,7 +251,7 @@ def test_an_endpoint_that_is_not_there(kind: str) -> None:
     with create_server(("127.0.0.1", 0)) as unused:
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
     ended = run(
-        [request()] * 5_000,
+        many(5_000),
         SHUTDOWN_SECONDS="3",
         **settings_for(kind, url),
     )
@@ -250,7 +266,7 @@ def test_an_endpoint_that_is_not_there(kind: str) -> None:
 def test_an_endpoint_that_never_answers(kind: str) -> None:
     with create_server(("127.0.0.1", 0), backlog=100) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        requests = [request()] * 5_000
+        requests = many(5_000)
         ended = run(requests, timeout=25, SHUTDOWN_SECONDS="1", **settings_for(kind, url))
     assert (ended.returncode, ended.stderr) == (0, "")
     assert json.loads(ended.stdout.splitlines()[-1])["event"] == "seen"
