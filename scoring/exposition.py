@@ -88,7 +88,7 @@ class _Snapshot(Collector):
         )
         rejected = CounterMetricFamily(
             "scoring_rejected",
-            "Requests answered with an error, by the code in the answer.",
+            "Requests not served, by the code in the answer, or client_left.",
             labels=["reason"],
         )
         for at, code in enumerate(layout.codes):

@@ -47,7 +47,7 @@ class Layout:
 
     def __init__(self, inputs: Inputs) -> None:
         errors = sorted(set(_errors(RequestError)), key=lambda error: error.code)
-        self.codes = [*dict.fromkeys(error.code for error in errors), OTHER]
+        self.codes = [*dict.fromkeys(error.code for error in errors), "client_left", OTHER]
         known = sorted({200, CLIENT_LEFT, *(error.status for error in errors)})
         self.statuses = [*map(str, known), OTHER]
         self.requests = _FIRST

@@ -20,16 +20,17 @@ class Collector:
     """Listens on 127.0.0.1 and keeps what it is sent, as plain dictionaries.
 
     `spans` and `logs` came by OTLP, with `resource` and `attributes` flattened to values;
-    `requests` and `traces` by Application Insights, as the tables of those names hold them.
+    `requests` and `traces` by Application Insights, as the tables of those names hold them. With
+    `refuses` that accepts the connection, but not the first item of each batch.
     """
 
-    def __init__(self, status: int = 200) -> None:
+    def __init__(self, refuses: bool = False) -> None:
         self.spans: list[Record] = []
         self.logs: list[Record] = []
         self.requests: list[Record] = []
         self.traces: list[Record] = []
         self.others: list[Record] = []
-        self._status = status
+        self._refuses = refuses
         self._took = threading.Condition()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -44,6 +45,41 @@ class Collector:
         with self._took:
             assert self._took.wait_for(arrived, 20)
 
+    def reference_query(self) -> list[Record]:
+        """The query of the reference on the tables that Application Insights would hold.
+
+        let Traceinfo=traces
+        | extend d=parse_json(tostring(customDimensions.Content))
+        | project workspace=customDimensions.["Workspace Name"], ... id=tostring(d.RequestId), ...;
+        requests
+        | project timestamp, id, success, resultCode, duration
+        | join kind=fullouter Traceinfo on id
+        | project-away id1
+        """
+        infos = {}
+        for trace in self.traces:
+            dimensions = trace["customDimensions"]
+            d = json.loads(dimensions["Content"])
+            assert d["RequestId"] not in infos
+            infos[d["RequestId"]] = {
+                "workspace": dimensions["Workspace Name"],
+                "service": dimensions["Service Name"],
+                "NumberOfPredictions": str(d["NumberOfPredictions"]),
+                "TraceParent": d["TraceParent"],
+            }
+        requests = {
+            row["id"]: {
+                "success": row["success"],
+                "resultCode": row["responseCode"],
+                "duration": row["duration"],
+            }
+            for row in self.requests
+        }
+        return [
+            {"id": key, **requests.get(key, {}), **infos.get(key, {})}
+            for key in dict.fromkeys([*requests, *infos])
+        ]
+
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
@@ -57,7 +93,7 @@ class Collector:
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
                 answer = collector._take(self.path, body)
-                self.send_response(collector._status)
+                self.send_response(206 if collector._refuses else 200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
@@ -132,7 +168,10 @@ class Collector:
             }
             tables = {"RequestData": self.requests, "MessageData": self.traces}
             tables.get(kind, self.others).append(row)
-        return json.dumps({"itemsReceived": count, "itemsAccepted": count, "errors": []}).encode()
+        errors = [{"index": 0, "statusCode": 400, "message": "not wanted"}] * self._refuses
+        accepted = count - len(errors)
+        answer = {"itemsReceived": count, "itemsAccepted": accepted, "errors": errors}
+        return json.dumps(answer).encode()
 
 
 def _values(attributes: Any) -> Record:

@@ -206,9 +206,7 @@ def test_a_gzip_body_is_unpacked(regressor: Service) -> None:
     assert regressor.score(GOOD, {"Content-Encoding": "identity"}).status == 200
 
 
-@pytest.mark.parametrize(
-    "body", [GOOD, PACKED[:-1], PACKED + b"x", PACKED[:2]]
-)
+@pytest.mark.parametrize("body", [GOOD, PACKED[:-1], PACKED + b"x", PACKED[:2]])
 def test_what_is_no_gzip_is_400(regressor: Service, body: bytes) -> None:
     answer = regressor.score(body, GZIP)
     assert answer.status == 400

@@ -161,6 +161,8 @@ def sampled(requests: list[Any], columns: int = 1) -> tuple[np.ndarray[Any, Any]
 def test_one_fold_takes_a_bounded_sample() -> None:
     assert sampled([np.zeros((1, 1))] * 10_000)[1] == sample.FOLD_ROWS
     assert 3_000 < sampled([np.zeros((100_000, 1))])[1] <= sample.FOLD_ROWS
+    small_and_large = [*([np.zeros((1, 1))] * 4_000), np.zeros((100_000, 1))]
+    assert sampled(small_and_large)[1] <= sample.FOLD_ROWS
     rows = sampled([np.zeros((5_000, 400))], columns=400)[1]
     assert 50 < rows <= sample.FOLD_VALUES // 400
 

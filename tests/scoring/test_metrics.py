@@ -69,7 +69,7 @@ def test_answers_are_counted_by_path_and_status(metrics: Metrics) -> None:
     answer(worker, 422, code="invalid_data")
     answer(worker, path="/")
     answer(worker, 404, path="/admin.php", code="not_found")
-    answer(worker, 499)
+    answer(worker, 499, code="client_left")
     found = read(metrics)
     assert found["http_requests_total"] == {
         ("/score", "200"): 2,
@@ -80,7 +80,7 @@ def test_answers_are_counted_by_path_and_status(metrics: Metrics) -> None:
     }
     assert found["scoring_predictions_total"] == {(): 7}
     rejected = {key: value for key, value in found["scoring_rejected_total"].items() if value}
-    assert rejected == {("invalid_data",): 1, ("not_found",): 1}
+    assert rejected == {("client_left",): 1, ("invalid_data",): 1, ("not_found",): 1}
 
 
 def test_clients_cannot_make_rows(metrics: Metrics) -> None:
@@ -222,6 +222,13 @@ def test_a_worker_that_is_killed(metrics: Metrics) -> None:
     )
     os.close(ready)
     os.close(go)
+
+
+def test_a_replaced_worker_has_nothing_in_flight(metrics: Metrics) -> None:
+    metrics.worker(0).began()
+    assert read(metrics)["scoring_requests_in_flight"] == {(): 1}
+    metrics.worker(0)
+    assert read(metrics)["scoring_requests_in_flight"] == {(): 0}
 
 
 def test_a_bank_that_was_being_cleared_does_not_count(metrics: Metrics) -> None:
