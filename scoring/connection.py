@@ -174,6 +174,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client will send no more; whether it still waits for an answer."""
         if self._current is None:
+            self.close()
             return False
         self._has_left = True
         return True
@@ -198,9 +199,12 @@ class Connection(asyncio.Protocol):
         """The client has taken its answers."""
         if self._transport.is_closing():
             return
-        self._rest()
-        if self._current is None:
+        if self._phase == _LINGER:
             self._transport.resume_reading()
+            return
+        self._phase = _IDLE
+        self._rest()
+        self._go_on()
 
     # What the parser calls
 
@@ -264,7 +268,7 @@ class Connection(asyncio.Protocol):
             return
         request, self._request = self._receiving(), None
         if request.is_answered:
-            self._transport.close()
+            self.close()
         elif self._phase > _BODY:
             self._pending.append(request)
         else:
@@ -296,7 +300,7 @@ class Connection(asyncio.Protocol):
             return
         self._fail(request, error, close=True)
         if request.headers.get(b"expect", b"").lower() == b"100-continue":
-            self._transport.close()
+            self.close()
             return
         # Closing at once would reset the connection, and a client that sends all before it looks
         # for an answer would never see it.
@@ -338,7 +342,7 @@ class Connection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         """Take up what came while a request was being answered."""
-        while self._pending and not self._transport.is_closing():
+        while self._pending and self._phase != _WRITE and not self._transport.is_closing():
             request = self._pending.popleft()
             try:
                 self._service.check_head(request)
@@ -347,22 +351,20 @@ class Connection(asyncio.Protocol):
             self._begin(request)
             if self._current is not None:
                 return
-        if self._transport.is_closing():
+        if self._phase == _WRITE or self._transport.is_closing():
             return
         if self._refusal is not None:
             self._refuse_connection(self._refusal)
         elif self._has_left:
-            self._transport.close()
-        elif self._phase != _WRITE:
+            self.close()
+        else:
             if self._request is not None and self._request.started:
                 self._check_head(self._request)
             self._transport.resume_reading()
 
     def _rest(self) -> None:
         """What this connection is doing once nothing is being answered."""
-        if self._phase == _LINGER:
-            return
-        if self._phase == _WRITE and self._transport.get_write_buffer_size():
+        if self._phase in (_WRITE, _LINGER):
             return
         if self._request is None:
             self._phase = _IDLE
@@ -407,8 +409,7 @@ class Connection(asyncio.Protocol):
         request.is_answered = True
         self._transport.write(b"%s\r\n%s" % (head, content))
         if close and self._phase != _BODY:
-            self._phase = _LINGER
-            self._transport.close()
+            self.close()
         self._service.finished(request, status, code)
 
     # The connection as a whole
@@ -416,9 +417,9 @@ class Connection(asyncio.Protocol):
     def _refuse_connection(self, error: RequestError) -> None:
         """Answer what cannot be read as a request, and close."""
         if self._transport.is_closing() or self._phase == _LINGER:
-            self._transport.close()
+            self.close()
             return
-        if self._current is not None:
+        if self._current is not None or self._pending:
             self._refusal = error
             self._transport.pause_reading()
             return
@@ -431,7 +432,7 @@ class Connection(asyncio.Protocol):
         request.id = request.id or new_request_id()
         self._phase = _BODY  # `_send` leaves the closing to us
         self._fail(request, error, close=True)
-        self._transport.close()
+        self.close()
 
     def _decline_upgrade(self, rest: bytes) -> None:
         """Read the request as if it did not offer another protocol.
@@ -457,7 +458,7 @@ class Connection(asyncio.Protocol):
         if self._phase == _IDLE:
             # While draining the grace period decides instead.
             if not self._service.draining:
-                self._transport.close()
+                self.close()
         elif self._phase in (_HEAD, _BODY):
             part = "headers" if self._phase == _HEAD else "body"
             self._refuse_connection(
@@ -467,10 +468,8 @@ class Connection(asyncio.Protocol):
             if (request := self._current) is not None:
                 self._service.give_up(request)
                 self.fail(request, TookTooLong(f"no answer within {settings.request_timeout:g} s"))
-        elif self._phase == _WRITE:
-            self._transport.abort()
         else:
-            self._transport.close()
+            self._transport.abort()
 
     @property
     def is_idle(self) -> bool:
@@ -478,7 +477,9 @@ class Connection(asyncio.Protocol):
         return self._phase == _IDLE
 
     def close(self) -> None:
-        """Close as soon as what was written is sent."""
+        """Close as soon as what was written is sent, or when the client does not take it in time."""
+        self._phase = _LINGER
+        self.deadline = perf_counter() + self._service.settings.body_timeout
         self._transport.close()
 
     def _too_large(self) -> BodyTooLarge:
