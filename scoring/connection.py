@@ -26,7 +26,7 @@ from scoring.errors import (
     TookTooLong,
     TooSlow,
 )
-from scoring.log import new_request_id
+from scoring.log import log_exception, new_request_id
 
 if TYPE_CHECKING:
     from scoring.model_thread import Job
@@ -73,7 +73,7 @@ class Request:
         self.method = b""
         self.path = ""
         self.id = ""
-        self.body: bytes | list[bytes] = b""
+        self.body: bytes | bytearray = b""
         self.size = 0
         self.started = 0.0
         self.keep_alive = True
@@ -91,7 +91,7 @@ class Request:
 
     def content(self) -> bytes:
         """The whole body."""
-        return self.body if isinstance(self.body, bytes) else b"".join(self.body)
+        return bytes(self.body)
 
 
 class Connection(asyncio.Protocol):
@@ -103,6 +103,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_current",
+        "_has_ended",
         "_has_left",
         "_head_bytes",
         "_is_beginning",
@@ -125,6 +126,7 @@ class Connection(asyncio.Protocol):
         self.deadline = perf_counter() + KEEP_ALIVE_SECONDS
         self._head_bytes = 0
         self._upgrades = False
+        self._has_ended = False  # a request, in the data at hand
         self._has_left = False
         self._is_beginning = False
         # Being received; being answered; received while another was being answered.
@@ -153,23 +155,43 @@ class Connection(asyncio.Protocol):
             if not 0 <= end <= _HEADER_BYTES:
                 self._refuse_connection(_headers_too_large())
                 return
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._decline_upgrade(data[upgrade.args[0] :])
+        self._has_ended = False
+        size = self._request.size if self._request is not None else 0
+        if not self._feed(data) or self._request is None:
             return
-        except httptools.HttpParserError:
-            self._refuse_connection(MalformedRequest("this is not an HTTP/1.1 request"))
-            return
-        if self._request is None:
-            return
-        if self._phase == _HEAD:
+        # Headers, or what surrounds the parts of a body: extensions of chunks, trailers.
+        if self._request.size == size and not self._has_ended:
             self._head_bytes += len(data)
             if self._head_bytes > _HEADER_BYTES:
                 self._refuse_connection(_headers_too_large())
                 return
         if self.deadline == inf and self._phase <= _BODY:
             self.deadline = perf_counter() + self._service.settings.body_timeout
+
+    def _feed(self, data: bytes) -> bool:
+        """Parse; False if that was the last of this connection."""
+        while data:
+            try:
+                self._parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._phase == _LINGER:
+                    self.close()
+                    return False
+                data = self._declined(data[upgrade.args[0] :])
+            except httptools.HttpParserCallbackError as error:
+                cause = error.__context__
+                if isinstance(cause, RequestError):
+                    self._refuse_connection(cause)
+                else:
+                    # A bug of ours in the midst of a request: nothing after it can be trusted.
+                    log_exception("", cause or error)
+                    self._transport.abort()
+                return False
+            except httptools.HttpParserError:
+                self._refuse_connection(MalformedRequest("this is not an HTTP/1.1 request"))
+                return False
+        return True
 
     def eof_received(self) -> bool:
         """The client will send no more; whether it still waits for an answer."""
@@ -235,7 +257,7 @@ class Connection(asyncio.Protocol):
         request.method = parser.get_method()
         if parser.should_upgrade():
             if request.method == b"CONNECT":
-                raise ValueError("this is no proxy")
+                raise MalformedRequest("this is no proxy")
             self._upgrades = True
             return
         request.keep_alive = parser.should_keep_alive()
@@ -252,21 +274,26 @@ class Connection(asyncio.Protocol):
     def on_body(self, chunk: bytes) -> None:
         """A part of the body."""
         request = self._receiving()
+        request.size += len(chunk)
+        self._head_bytes = 0
         if request.is_answered or request.error is not None:
             return
-        request.size += len(chunk)
         if request.size > self._service.settings.max_body_bytes:
             self._refuse(request, self._too_large())
-        elif isinstance(request.body, list):
-            request.body.append(chunk)
+        elif request.body:
+            # One buffer: many small chunks, each an object, would cost a multiple of their size.
+            if isinstance(request.body, bytes):
+                request.body = bytearray(request.body)
+            request.body += chunk
         else:
-            request.body = [request.body, chunk] if request.body else chunk
+            request.body = chunk
 
     def on_message_complete(self) -> None:
         """The end of the request."""
         if self._upgrades:
             return
         request, self._request = self._receiving(), None
+        self._has_ended = True
         if request.is_answered:
             self.close()
         elif self._phase > _BODY:
@@ -289,7 +316,8 @@ class Connection(asyncio.Protocol):
         except RequestError as error:
             self._refuse(request, error)
             return
-        if request.headers.get(b"expect", b"").lower() == b"100-continue" and request.has_body:
+        expects = request.headers.get(b"expect", b"").lower() == b"100-continue"
+        if expects and request.has_body and self._parser.get_http_version() != "1.0":
             self._transport.write(_CONTINUE)
 
     def _refuse(self, request: Request, error: RequestError) -> None:
@@ -434,8 +462,8 @@ class Connection(asyncio.Protocol):
         self._fail(request, error, close=True)
         self.close()
 
-    def _decline_upgrade(self, rest: bytes) -> None:
-        """Read the request as if it did not offer another protocol.
+    def _declined(self, rest: bytes) -> bytes:
+        """The request, to be read again, as if it did not offer another protocol, and the rest.
 
         A server may decline that (RFC 9110, 7.8), but the parser drops the body of such a request.
         Java's client, for one, offers HTTP/2 with its first request.
@@ -449,7 +477,7 @@ class Connection(asyncio.Protocol):
                 head.append(b"%s: %s\r\n" % (name, value))
         self._upgrades = False
         self._new_parser()
-        self.data_received(b"".join(head) + b"\r\n" + rest)
+        return b"".join(head) + b"\r\n" + rest
 
     def expire(self) -> None:
         """The deadline is past."""
@@ -493,5 +521,8 @@ def _headers_too_large() -> HeadersTooLarge:
 
 def _path(url: bytes) -> str:
     """The path of a request's target, decoded."""
-    path = (httptools.parse_url(url).path or b"").decode("ascii")
+    try:
+        path = (httptools.parse_url(url).path or b"/").decode("ascii")
+    except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+        raise MalformedRequest("the request's target is not a URL") from None
     return unquote(path) if "%" in path else path
