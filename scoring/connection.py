@@ -26,7 +26,7 @@ from scoring.errors import (
     TookTooLong,
     TooSlow,
 )
-from scoring.log import new_request_id
+from scoring.log import log_exception, new_request_id
 
 if TYPE_CHECKING:
     from scoring.model_thread import Job
@@ -73,7 +73,7 @@ class Request:
         self.method = b""
         self.path = ""
         self.id = ""
-        self.body: bytes | list[bytes] = b""
+        self.body: bytes | bytearray = b""
         self.size = 0
         self.started = 0.0
         self.keep_alive = True
@@ -91,7 +91,7 @@ class Request:
 
     def content(self) -> bytes:
         """The whole body."""
-        return self.body if isinstance(self.body, bytes) else b"".join(self.body)
+        return bytes(self.body)
 
 
 class Connection(asyncio.Protocol):
@@ -103,6 +103,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_current",
+        "_has_ended",
         "_has_left",
         "_head_bytes",
         "_is_beginning",
@@ -125,6 +126,7 @@ class Connection(asyncio.Protocol):
         self.deadline = perf_counter() + KEEP_ALIVE_SECONDS
         self._head_bytes = 0
         self._upgrades = False
+        self._has_ended = False  # a request, in the data at hand
         self._has_left = False
         self._is_beginning = False
         # Being received; being answered; received while another was being answered.
@@ -153,17 +155,12 @@ class Connection(asyncio.Protocol):
             if not 0 <= end <= _HEADER_BYTES:
                 self._refuse_connection(_headers_too_large())
                 return
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._decline_upgrade(data[upgrade.args[0] :])
+        self._has_ended = False
+        size = self._request.size if self._request is not None else 0
+        if not self._feed(data) or self._request is None:
             return
-        except httptools.HttpParserError:
-            self._refuse_connection(MalformedRequest("this is not an HTTP/1.1 request"))
-            return
-        if self._request is None:
-            return
-        if self._phase == _HEAD:
+        # Headers, or what surrounds the parts of a body: extensions of chunks, trailers.
+        if self._request.size == size and not self._has_ended:
             self._head_bytes += len(data)
             if self._head_bytes > _HEADER_BYTES:
                 self._refuse_connection(_headers_too_large())
@@ -171,9 +168,35 @@ class Connection(asyncio.Protocol):
         if self.deadline == inf and self._phase <= _BODY:
             self.deadline = perf_counter() + self._service.settings.body_timeout
 
+    def _feed(self, data: bytes) -> bool:
+        """Parse; False if that was the last of this connection."""
+        while data:
+            try:
+                self._parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._phase == _LINGER:
+                    self.close()
+                    return False
+                data = self._declined(data[upgrade.args[0] :])
+            except httptools.HttpParserCallbackError as error:
+                cause = error.__context__
+                if isinstance(cause, RequestError):
+                    self._refuse_connection(cause)
+                else:
+                    # A bug of ours in the midst of a request: nothing after it can be trusted.
+                    log_exception("", cause or error)
+                    self._transport.abort()
+                return False
+            except httptools.HttpParserError:
+                self._refuse_connection(MalformedRequest("this is not an HTTP/1.1 request"))
+                return False
+        return True
+
     def eof_received(self) -> bool:
         """The client will send no more; whether it still waits for an answer."""
         if self._current is None:
+            self.close()
             return False
         self._has_left = True
         return True
@@ -198,9 +221,12 @@ class Connection(asyncio.Protocol):
         """The client has taken its answers."""
         if self._transport.is_closing():
             return
-        self._rest()
-        if self._current is None:
+        if self._phase == _LINGER:
             self._transport.resume_reading()
+            return
+        self._phase = _IDLE
+        self._rest()
+        self._go_on()
 
     # What the parser calls
 
@@ -231,7 +257,7 @@ class Connection(asyncio.Protocol):
         request.method = parser.get_method()
         if parser.should_upgrade():
             if request.method == b"CONNECT":
-                raise ValueError("this is no proxy")
+                raise MalformedRequest("this is no proxy")
             self._upgrades = True
             return
         request.keep_alive = parser.should_keep_alive()
@@ -248,23 +274,28 @@ class Connection(asyncio.Protocol):
     def on_body(self, chunk: bytes) -> None:
         """A part of the body."""
         request = self._receiving()
+        request.size += len(chunk)
+        self._head_bytes = 0
         if request.is_answered or request.error is not None:
             return
-        request.size += len(chunk)
         if request.size > self._service.settings.max_body_bytes:
             self._refuse(request, self._too_large())
-        elif isinstance(request.body, list):
-            request.body.append(chunk)
+        elif request.body:
+            # One buffer: many small chunks, each an object, would cost a multiple of their size.
+            if isinstance(request.body, bytes):
+                request.body = bytearray(request.body)
+            request.body += chunk
         else:
-            request.body = [request.body, chunk] if request.body else chunk
+            request.body = chunk
 
     def on_message_complete(self) -> None:
         """The end of the request."""
         if self._upgrades:
             return
         request, self._request = self._receiving(), None
+        self._has_ended = True
         if request.is_answered:
-            self._transport.close()
+            self.close()
         elif self._phase > _BODY:
             self._pending.append(request)
         else:
@@ -285,7 +316,8 @@ class Connection(asyncio.Protocol):
         except RequestError as error:
             self._refuse(request, error)
             return
-        if request.headers.get(b"expect", b"").lower() == b"100-continue" and request.has_body:
+        expects = request.headers.get(b"expect", b"").lower() == b"100-continue"
+        if expects and request.has_body and self._parser.get_http_version() != "1.0":
             self._transport.write(_CONTINUE)
 
     def _refuse(self, request: Request, error: RequestError) -> None:
@@ -296,7 +328,7 @@ class Connection(asyncio.Protocol):
             return
         self._fail(request, error, close=True)
         if request.headers.get(b"expect", b"").lower() == b"100-continue":
-            self._transport.close()
+            self.close()
             return
         # Closing at once would reset the connection, and a client that sends all before it looks
         # for an answer would never see it.
@@ -338,7 +370,7 @@ class Connection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         """Take up what came while a request was being answered."""
-        while self._pending and not self._transport.is_closing():
+        while self._pending and self._phase != _WRITE and not self._transport.is_closing():
             request = self._pending.popleft()
             try:
                 self._service.check_head(request)
@@ -347,22 +379,20 @@ class Connection(asyncio.Protocol):
             self._begin(request)
             if self._current is not None:
                 return
-        if self._transport.is_closing():
+        if self._phase == _WRITE or self._transport.is_closing():
             return
         if self._refusal is not None:
             self._refuse_connection(self._refusal)
         elif self._has_left:
-            self._transport.close()
-        elif self._phase != _WRITE:
+            self.close()
+        else:
             if self._request is not None and self._request.started:
                 self._check_head(self._request)
             self._transport.resume_reading()
 
     def _rest(self) -> None:
         """What this connection is doing once nothing is being answered."""
-        if self._phase == _LINGER:
-            return
-        if self._phase == _WRITE and self._transport.get_write_buffer_size():
+        if self._phase in (_WRITE, _LINGER):
             return
         if self._request is None:
             self._phase = _IDLE
@@ -407,8 +437,7 @@ class Connection(asyncio.Protocol):
         request.is_answered = True
         self._transport.write(b"%s\r\n%s" % (head, content))
         if close and self._phase != _BODY:
-            self._phase = _LINGER
-            self._transport.close()
+            self.close()
         self._service.finished(request, status, code)
 
     # The connection as a whole
@@ -416,9 +445,9 @@ class Connection(asyncio.Protocol):
     def _refuse_connection(self, error: RequestError) -> None:
         """Answer what cannot be read as a request, and close."""
         if self._transport.is_closing() or self._phase == _LINGER:
-            self._transport.close()
+            self.close()
             return
-        if self._current is not None:
+        if self._current is not None or self._pending:
             self._refusal = error
             self._transport.pause_reading()
             return
@@ -431,10 +460,10 @@ class Connection(asyncio.Protocol):
         request.id = request.id or new_request_id()
         self._phase = _BODY  # `_send` leaves the closing to us
         self._fail(request, error, close=True)
-        self._transport.close()
+        self.close()
 
-    def _decline_upgrade(self, rest: bytes) -> None:
-        """Read the request as if it did not offer another protocol.
+    def _declined(self, rest: bytes) -> bytes:
+        """The request, to be read again, as if it did not offer another protocol, and the rest.
 
         A server may decline that (RFC 9110, 7.8), but the parser drops the body of such a request.
         Java's client, for one, offers HTTP/2 with its first request.
@@ -448,7 +477,7 @@ class Connection(asyncio.Protocol):
                 head.append(b"%s: %s\r\n" % (name, value))
         self._upgrades = False
         self._new_parser()
-        self.data_received(b"".join(head) + b"\r\n" + rest)
+        return b"".join(head) + b"\r\n" + rest
 
     def expire(self) -> None:
         """The deadline is past."""
@@ -457,7 +486,7 @@ class Connection(asyncio.Protocol):
         if self._phase == _IDLE:
             # While draining the grace period decides instead.
             if not self._service.draining:
-                self._transport.close()
+                self.close()
         elif self._phase in (_HEAD, _BODY):
             part = "headers" if self._phase == _HEAD else "body"
             self._refuse_connection(
@@ -467,10 +496,8 @@ class Connection(asyncio.Protocol):
             if (request := self._current) is not None:
                 self._service.give_up(request)
                 self.fail(request, TookTooLong(f"no answer within {settings.request_timeout:g} s"))
-        elif self._phase == _WRITE:
-            self._transport.abort()
         else:
-            self._transport.close()
+            self._transport.abort()
 
     @property
     def is_idle(self) -> bool:
@@ -478,7 +505,9 @@ class Connection(asyncio.Protocol):
         return self._phase == _IDLE
 
     def close(self) -> None:
-        """Close as soon as what was written is sent."""
+        """Close as soon as what was written is sent, or when the client does not take it in time."""
+        self._phase = _LINGER
+        self.deadline = perf_counter() + self._service.settings.body_timeout
         self._transport.close()
 
     def _too_large(self) -> BodyTooLarge:
@@ -492,5 +521,8 @@ def _headers_too_large() -> HeadersTooLarge:
 
 def _path(url: bytes) -> str:
     """The path of a request's target, decoded."""
-    path = (httptools.parse_url(url).path or b"").decode("ascii")
+    try:
+        path = (httptools.parse_url(url).path or b"/").decode("ascii")
+    except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+        raise MalformedRequest("the request's target is not a URL") from None
     return unquote(path) if "%" in path else path

@@ -112,10 +112,11 @@ class Worker:
         self._drained.set()
 
     def _tick(self) -> None:
+        # First, so that no failure below ends the timeouts.
+        self._loop.call_later(self._tick_seconds, self._tick)
         self._service.tick()
         if not self._service.draining and not self._is_accepting and self._has_room():
             self._accept_again()
-        self._loop.call_later(self._tick_seconds, self._tick)
 
     def _accept_again(self) -> None:
         self._is_accepting = True

@@ -42,6 +42,7 @@ EXPECTED = {
     "SP_APP_ID": "a GUID",
     "LOAD_DURATION": "whole seconds, 1 to 3600",
     "SCORING_KEY": "printable ASCII without spaces",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "an address like http://collector:4318, without credentials",
 }
 
 
@@ -80,7 +81,15 @@ class Settings(BaseModel):
     REQUEST_TIMEOUT: Seconds = 30.0
     BODY_TIMEOUT: Seconds = 10.0
     QUEUE_SIZE: Annotated[int, Field(ge=1, le=10_000)] = 64
+    QUEUE_SECONDS: Seconds = 0.4
     GRACE_SECONDS: Seconds = 10.0
+    WORKERS: Annotated[int, Field(ge=1, le=64)] | None = None
+
+    # Telemetry of the service
+    APPLICATIONINSIGHTS_CONNECTION_STRING: SecretStr | None = None
+    OTEL_EXPORTER_OTLP_ENDPOINT: Annotated[str, Field(pattern=r"^https?://[^@?#\s]+$")] | None = None
+    OTEL_EXPORTER_OTLP_HEADERS: SecretStr | None = None
+    OTEL_TRACES_SAMPLER_ARG: Annotated[float, Field(ge=0, le=1)] = 1.0
 
     # Load test
     LOAD_USERS: Annotated[int, Field(ge=1, le=10_000)] = 10

@@ -92,7 +92,12 @@ def test_a_wrong_secret_is_not_shown(clone: Path) -> None:
     assert "hunter" not in str(caught.value)
     settings = load_settings(clone, {"SCORING_KEY": "hunter2"})
     assert "hunter2" not in repr(settings)
-    assert {"SCORING_KEY", "SP_APP_SECRET"} == SECRETS
+    assert {
+        "APPLICATIONINSIGHTS_CONNECTION_STRING",
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "SCORING_KEY",
+        "SP_APP_SECRET",
+    } == SECRETS
 
 
 @pytest.mark.parametrize(

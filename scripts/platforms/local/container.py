@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from scripts.platforms.local.starting import SERVICE_SETTINGS, read_sample
+from scripts.platforms.local.starting import SERVICE_SECRETS, SERVICE_SETTINGS, read_sample
 
 PROVEN = "unless-stopped"
 _ACTIVE = ("running", "restarting", "paused")
@@ -50,9 +50,9 @@ def address(container: Any, network: str) -> str:
 
 
 def environment(container: Any) -> dict[str, str]:
-    """The settings and the key it was started with."""
+    """The settings and the secrets it was started with."""
     pairs = (each.partition("=") for each in container.attrs["Config"]["Env"])
-    known = {*SERVICE_SETTINGS, "SCORING_KEY"}
+    known = {*SERVICE_SETTINGS, *SERVICE_SECRETS}
     return {name: value for name, _, value in pairs if name in known}
 
 

@@ -119,13 +119,14 @@ class ContainerService:
                 "slipway.version": str(target.version),
                 "slipway.inputs": target.inputs,
             }
-            # Its settings of then, but the key of now: a key that was changed does not come back.
-            then = {k: v for k, v in box.environment(container).items() if k != "SCORING_KEY"}
+            # Its settings of then, but the secrets of now: a key that was changed stays away.
+            found = box.environment(container)
+            then = {k: v for k, v in found.items() if k not in starting.SERVICE_SECRETS}
             return self._replace(
                 history,
                 container.attrs["Image"],
                 labels,
-                {**then, **starting.key_environment(self.settings)},
+                {**then, **starting.secret_environment(self.settings)},
                 box.packaged_sample(container),
             )
 
@@ -302,7 +303,7 @@ class ContainerService:
     def _wanted_environment(self) -> dict[str, str]:
         return {
             **starting.service_settings(self.settings),
-            **starting.key_environment(self.settings),
+            **starting.secret_environment(self.settings),
         }
 
     def _grace(self) -> int:

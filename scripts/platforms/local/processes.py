@@ -172,7 +172,7 @@ class ProcessService:
             "python": sys.executable,
             "folder": fresh["folder"],
             "environment": self._environment(fresh),
-            "settings": {**fresh["settings"], **starting.key_environment(self.settings)},
+            "settings": {**fresh["settings"], **starting.secret_environment(self.settings)},
         }
         with self._supervisor() as supervisor:
             console.step(
@@ -256,7 +256,7 @@ class ProcessService:
     def _settings(self) -> dict[str, str]:
         return {
             **starting.service_settings(self.settings),
-            **starting.key_environment(self.settings),
+            **starting.secret_environment(self.settings),
         }
 
     def _environment(self, fresh: Mapping[str, Any]) -> dict[str, str]:
@@ -264,7 +264,7 @@ class ProcessService:
         return {
             **_passed(),
             **fresh["settings"],
-            **starting.key_environment(self.settings),
+            **starting.secret_environment(self.settings),
             "SCORING_MODEL_DIR": os.fspath(folder / "model"),
             # The bundle's own code, as in the image, whatever the working tree has become.
             "PYTHONPATH": os.pathsep.join([os.fspath(folder), os.fspath(folder / "code")]),

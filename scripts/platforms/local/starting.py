@@ -12,14 +12,26 @@ from scripts.platforms.base import Deployment
 from scripts.proof import prove, wait_healthy
 from scripts.settings import Settings
 
-#: The settings the service reads, besides its key.
+#: The settings the service reads, besides its secrets.
 SERVICE_SETTINGS = (
     "MAX_BODY_BYTES",
     "MAX_ROWS",
     "REQUEST_TIMEOUT",
     "BODY_TIMEOUT",
     "QUEUE_SIZE",
+    "QUEUE_SECONDS",
     "GRACE_SECONDS",
+    "WORKERS",
+    "WORKSPACE_NAME",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_TRACES_SAMPLER_ARG",
+)
+
+#: The secrets it reads. They are those of now, after a rollback too.
+SERVICE_SECRETS = (
+    "SCORING_KEY",
+    "APPLICATIONINSIGHTS_CONNECTION_STRING",
+    "OTEL_EXPORTER_OTLP_HEADERS",
 )
 
 #: How long a new service may take until it is healthy, in seconds.
@@ -30,14 +42,15 @@ LOG_TAIL = 30
 
 
 def service_settings(settings: Settings) -> dict[str, str]:
-    """The service's environment, without its key."""
-    return {name: str(getattr(settings, name)) for name in SERVICE_SETTINGS}
+    """The service's environment, without its secrets."""
+    values = {name: getattr(settings, name) for name in SERVICE_SETTINGS}
+    return {name: str(value) for name, value in values.items() if value is not None}
 
 
-def key_environment(settings: Settings) -> dict[str, str]:
-    """The service's key as its environment has it; empty if none is set."""
-    key = settings.SCORING_KEY
-    return {"SCORING_KEY": key.get_secret_value()} if key else {}
+def secret_environment(settings: Settings) -> dict[str, str]:
+    """The service's secrets as its environment has them, those that are set."""
+    values = {name: getattr(settings, name) for name in SERVICE_SECRETS}
+    return {name: value.get_secret_value() for name, value in values.items() if value}
 
 
 def key_headers(settings: Settings) -> dict[str, str]:

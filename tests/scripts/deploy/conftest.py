@@ -114,13 +114,13 @@ class Bench:
 
 
 def server_pids(folder: Path) -> list[str]:
-    """Processes that run a server from a bundle below `folder`."""
-    found = []
-    for each in psutil.process_iter(["cmdline", "cwd"]):
+    """Processes that run a server from a bundle below `folder`; its workers do not count again."""
+    found = {}
+    for each in psutil.process_iter(["cmdline", "cwd", "ppid"]):
         command, cwd = each.info["cmdline"] or [], each.info["cwd"] or ""
         if "scoring.server" in command and cwd.startswith(os.fspath(folder)):
-            found.append(str(each.pid))
-    return found
+            found[each.pid] = each.info["ppid"]
+    return [str(pid) for pid, parent in found.items() if parent not in found]
 
 
 def join(root: Path) -> None:
