@@ -46,7 +46,7 @@ class Contract(msgspec.Struct, frozen=True):
     kind: Literal["regressor", "classifier"]
     target: str
     columns: list[Column]
-    runtime: Literal["onnx", "sklearn"]
+    runtime: Literal["linear", "onnx", "sklearn"]
     file: str
     sha256: str
     sample: Sample
@@ -54,6 +54,7 @@ class Contract(msgspec.Struct, frozen=True):
     inputs: Literal["matrix", "columns"] = "matrix"
     classes: list[bool | int | float | str] | None = None
     probabilities: bool = False
+    reference: dict[str, Any] = {}
 
     @property
     def names(self) -> list[str]:
@@ -86,7 +87,7 @@ def _problem(contract: Contract) -> str | None:
         return "two columns have the same name"
     if Path(contract.file).name != contract.file:
         return f"file {contract.file!r} is not a plain file name"
-    takes_matrix = contract.runtime == "onnx" and contract.inputs == "matrix"
+    takes_matrix = contract.runtime != "sklearn" and contract.inputs == "matrix"
     if takes_matrix and any(column.type != "number" for column in contract.columns):
         return "a matrix input takes number columns only"
     if contract.kind == "classifier" and not contract.classes:

@@ -66,6 +66,22 @@ class Runtime(ABC):
         """Predictions of shape (rows,) or (rows, 1); probabilities of shape (rows, classes)."""
 
 
+class LinearRuntime(Runtime):
+    """Coefficients and an intercept: rows @ coefficients + intercept."""
+
+    def __init__(self, contract: Contract, content: bytes) -> None:
+        super().__init__(contract)
+        found = msgspec.json.decode(content)
+        self._coefficients = np.array(found["coefficients"], dtype=np.float64)
+        self._intercept = float(found["intercept"])
+
+    def _run(
+        self, rows: Sequence[Row], probabilities: bool
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.array(rows, dtype=np.float64) @ self._coefficients + self._intercept, None
+
+
 class OnnxRuntime(Runtime):
     """An ONNX model in onnxruntime, on `threads` threads."""
 
@@ -163,6 +179,8 @@ def load_runtime(contract: Contract, model_dir: Path) -> Runtime:
     """Load the model beside its contract. Raises StartError if it is wrong or cannot be loaded."""
     content = read_model(contract, model_dir)
     try:
+        if contract.runtime == "linear":
+            return LinearRuntime(contract, content)
         if contract.runtime == "onnx":
             return OnnxRuntime(contract, content)
         return SklearnRuntime(contract, content, model_dir.parent / "code")
