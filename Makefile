@@ -123,7 +123,7 @@ $(REC)/.stamps/train: $(REC)/data.json $(MODEL) docker/locks/toolbox.txt scripts
 $(REC)/.stamps/evaluate: $(REC)/train.json scripts/judge.py
 $(REC)/.stamps/register: $(REC)/evaluate.json
 $(REC)/.stamps/image: $(if $(REGISTERED),$(REC)/register.json) $(SCORING) docker/Dockerfile docker/fetch.sh
-$(REC)/.stamps/image: docker/locks/scoring.txt docker/locks/scoring-sklearn.txt
+$(REC)/.stamps/image: $(wildcard docker/locks/scoring*.txt)
 $(REC)/.stamps/image: $(wildcard scripts/packaging/*.py)
 $(REC)/.stamps/deploy: $(REC)/image.json docker/haproxy.cfg
 $(REC)/.stamps/deploy: $(filter-out %/tracking.py %/images.py,$(wildcard scripts/platforms/$(call setting,PLATFORM)/*.py))

@@ -66,7 +66,7 @@ def test_the_champion_is_packaged(packaging: Workspace) -> None:
     record: Any = packaging.record("image")
     records_schema.validate("image", record)
     assert (record["model_name"], record["version"]) == ("wood", 1)
-    assert (record["runtime"], record["dtype"], record["rejected"]) == ("onnx", "float64", [])
+    assert (record["runtime"], record["dtype"], record["rejected"]) == ("linear", "float64", [])
     assert (record["engine"], record["image"]) == ("none", None)
     assert "once a Docker engine is reachable" in record["message"]
     model = json.loads((packaging.folder / record["bundle"] / "model" / "model.json").read_text())
@@ -306,7 +306,7 @@ def test_a_build_that_fails_is_explained(
     packaging: Workspace, docker_client: DockerClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     register(packaging)
-    (packaging.folder / "docker" / "locks" / "scoring.txt").write_text(
+    (packaging.folder / "docker" / "locks" / "scoring-linear.txt").write_text(
         "orjson==3.0.0 --hash=sha256:" + "0" * 64 + "\n"
     )
 
