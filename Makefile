@@ -31,7 +31,7 @@ Q := $(if $(VERBOSE),,@)
 STAGES := data train evaluate register image deploy smoke load report
 SERVICE := status rollback ui logs down
 UPKEEP := doctor shell clean distclean
-PROJECT := test test-full lint format lock base-image toolbox devcontainer-test
+PROJECT := test test-full lint format lock audit base-image toolbox devcontainer-test
 VERBS := help all $(STAGES) $(SERVICE) $(UPKEEP) $(PROJECT)
 # These change what others read: one make at a time.
 LOCKED := all $(STAGES) rollback down clean distclean lock base-image toolbox report-anyway build/%
@@ -123,7 +123,7 @@ $(REC)/.stamps/train: $(REC)/data.json $(MODEL) docker/locks/toolbox.txt scripts
 $(REC)/.stamps/evaluate: $(REC)/train.json scripts/judge.py
 $(REC)/.stamps/register: $(REC)/evaluate.json
 $(REC)/.stamps/image: $(if $(REGISTERED),$(REC)/register.json) $(SCORING) docker/Dockerfile docker/fetch.sh
-$(REC)/.stamps/image: docker/locks/scoring.txt docker/locks/scoring-sklearn.txt
+$(REC)/.stamps/image: docker/locks/scoring-linear.txt docker/locks/scoring.txt docker/locks/scoring-sklearn.txt
 $(REC)/.stamps/image: $(wildcard scripts/packaging/*.py)
 $(REC)/.stamps/deploy: $(REC)/image.json docker/haproxy.cfg
 $(REC)/.stamps/deploy: $(filter-out %/tracking.py %/images.py,$(wildcard scripts/platforms/$(call setting,PLATFORM)/*.py))
@@ -185,6 +185,8 @@ format: ## Format the code
 	$(Q)docker/run.sh make/format.sh
 lock: ## Compile docker/locks; UPGRADE=1 takes the newest releases that fit
 	$(Q)docker/run.sh docker/lock.sh
+audit: ## Look for known vulnerabilities of what docker/locks pin
+	$(Q)docker/run.sh python -m scripts.audit
 base-image: ## Get the image that all others start from; FORCE=1 anew
 	$(Q)docker/base.sh
 toolbox: ## Build the image that the verbs run in

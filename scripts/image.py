@@ -10,11 +10,16 @@ from typing import Any
 
 from scripts import console
 from scripts.errors import UsageError
+from scripts.packaging.bill import bill_of_materials
 from scripts.packaging.bundle import Bundle, Bundles, inputs_hash
 from scripts.platforms import connect
 from scripts.platforms.base import Image, Images, ModelVersion, Platform
+from scripts.records import write_atomic
 from scripts.settings import clone_id
 from scripts.verb import Context, Result, run_verb
+
+#: The image's bill of materials, beside its record.
+BILL = "image.cdx.json"
 
 
 def run(context: Context) -> Result:
@@ -40,8 +45,11 @@ def run(context: Context) -> Result:
         else:
             console.step(f"version {chosen.version} is packaged already ({inputs})")
         image = _image(context, platform.images, bundle, anew)
+        bill = context.records.folder / BILL
+        write_atomic(bill, bill_of_materials(bundle, image, platform.images))
         bundles.prune({inputs, *(each.inputs for each in platform.service.history())})
-    return Result(_message(bundle, image), _record(context, bundle, image, platform.images.engine))
+    record = _record(context, bundle, image, platform.images.engine)
+    return Result(_message(bundle, image), {**record, "sbom": context.relative(bill)})
 
 
 def choose_version(name: str, versions: Sequence[ModelVersion], wanted: str | None) -> ModelVersion:

@@ -71,7 +71,7 @@ class Settings(BaseModel):
 
     # Image
     IMAGE_NAME: Annotated[str, Field(pattern=r"^[a-z0-9]+([._/-][a-z0-9]+)*$")] | None = None
-    RUNTIME: Literal["auto", "onnx", "sklearn"] = "auto"
+    RUNTIME: Literal["auto", "linear", "onnx", "sklearn"] = "auto"
 
     # Service
     SCORING_PORT: Port | None = None

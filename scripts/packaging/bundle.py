@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.errors import SlipwayError
-from scripts.packaging.convert import Converted, Runtime
+from scripts.packaging.ways import Converted, Runtime
 
 #: Bundles kept besides those in use.
 KEPT = 3
@@ -33,6 +33,7 @@ PROOF = "packaging.json"
 _LEFT_OUT = shutil.ignore_patterns("batch*", "__pycache__", "*.pyc", ".*")
 
 _LOCKS: dict[Runtime, str] = {
+    "linear": "docker/locks/scoring-linear.txt",
     "onnx": "docker/locks/scoring.txt",
     "sklearn": "docker/locks/scoring-sklearn.txt",
 }

@@ -1,6 +1,6 @@
-"""A trained estimator as a file the service loads: ONNX, or joblib where ONNX cannot express it.
+"""A trained estimator as a file the service loads: coefficients, ONNX, or joblib for all else.
 
-A model of numbers alone takes one matrix of shape (rows, columns); one with strings takes an input of
+In ONNX a model of numbers alone takes one matrix of shape (rows, columns); one with strings takes an input of
 shape (rows, 1) for each column, named as the column. The same estimator gives the same bytes.
 """
 
@@ -12,52 +12,15 @@ import pickle
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from scripts.contract import Column, Description
+from scripts.packaging import linear
+from scripts.packaging.ways import CannotConvert, Converted, DType, Way, reason
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
     from sklearn.base import BaseEstimator
-
-Runtime = Literal["onnx", "sklearn"]
-DType = Literal["float64", "float32", "object"]
-Inputs = Literal["matrix", "columns"]
-
-
-class CannotConvert(Exception):
-    """The estimator cannot be expressed this way; the message says why, in one line."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to run a model: where, and in which precision."""
-
-    runtime: Runtime
-    dtype: DType
-
-    def __str__(self) -> str:
-        return self.runtime if self.dtype == "object" else f"{self.runtime} in {self.dtype}"
-
-
-@dataclass(frozen=True)
-class Converted:
-    """A model file's name and content, and how the model takes its rows."""
-
-    file: str
-    content: bytes
-    inputs: Inputs
-
-
-ONNX_WAYS = (Way("onnx", "float64"), Way("onnx", "float32"))
-SKLEARN_WAYS = (Way("sklearn", "object"),)
-
-
-def ways(runtime: str) -> tuple[Way, ...]:
-    """The ways to try in order, for `RUNTIME` auto, onnx or sklearn."""
-    chosen = {"auto": ONNX_WAYS + SKLEARN_WAYS, "onnx": ONNX_WAYS, "sklearn": SKLEARN_WAYS}
-    return chosen[runtime]
 
 
 def convert(estimator: BaseEstimator, description: Description, way: Way) -> Converted:
@@ -65,6 +28,8 @@ def convert(estimator: BaseEstimator, description: Description, way: Way) -> Con
     try:
         if way.runtime == "sklearn":
             return Converted("model.joblib", _joblib(estimator), "columns")
+        if way.runtime == "linear":
+            return Converted("linear.json", linear.compose(estimator, description), "matrix")
         matrix = all(column.type == "number" for column in description.columns)
         model = _onnx(estimator, description, way.dtype, matrix)
         content = model.SerializeToString(deterministic=True)
@@ -73,16 +38,6 @@ def convert(estimator: BaseEstimator, description: Description, way: Way) -> Con
     except Exception as error:  # converters raise whatever comes; MemoryError is none of them
         raise CannotConvert(reason(error)) from error
     return Converted("model.onnx", content, "matrix" if matrix else "columns")
-
-
-def reason(error: BaseException) -> str:
-    """An exception's type and the beginning of its message, on one line."""
-    text = " ".join(str(error).split())
-    return (
-        f"{type(error).__name__}: {text[:297]}..."
-        if len(text) > 300
-        else (f"{type(error).__name__}: {text}" if text else type(error).__name__)
-    )
 
 
 def _joblib(estimator: BaseEstimator) -> bytes:

@@ -13,7 +13,7 @@ from scripts.contract import Description
 from scripts.errors import SlipwayError
 from scripts.packaging.alone import prove_alone
 from scripts.packaging.bundle import PROOF, Bundle, Bundles, Draft
-from scripts.packaging.convert import CannotConvert, Converted, Way, convert, reason, ways
+from scripts.packaging.convert import convert
 from scripts.packaging.parity import (
     Cases,
     NotProven,
@@ -23,6 +23,7 @@ from scripts.packaging.parity import (
     plain_rows,
     prove,
 )
+from scripts.packaging.ways import CannotConvert, Converted, Way, reason, ways
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,9 @@ SAMPLE_ROWS = 3
 #: How far a served value may lie from the recorded one, in the units of parity's differences. The
 #: same model runs on both sides, so this only allows for another processor's rounding.
 SAMPLE_TOLERANCES = {"float64": 1e-6, "float32": 1e-4, "object": 1e-6}
+
+#: What a column's record says besides its statistics.
+_ROLE = frozenset({"name", "role", "nullable"})
 
 
 def package(
@@ -82,11 +86,21 @@ def package(
         f"{identity['name']} {identity['version']} cannot be packaged ({tried})",
         (
             "set RUNTIME=auto, which falls back to scikit-learn"
-            if runtime == "onnx"
+            if runtime in ("linear", "onnx")
             else "make the estimator one that can be pickled and loaded again"
         ),
         figures={"rejected": rejected},
     )
+
+
+def _reference(description: Description) -> dict[str, dict[str, Any]]:
+    """The training rows' statistics by feature: what the service measures drift against."""
+    known = description.statistics
+    return {
+        column.name: {key: value for key, value in known[column.name].items() if key not in _ROLE}
+        for column in description.columns
+        if column.name in known
+    }
 
 
 def _prove(
@@ -113,6 +127,7 @@ def _prove(
         "file": converted.file,
         "sha256": hashlib.sha256(converted.content).hexdigest(),
         "inputs": converted.inputs,
+        "reference": _reference(description),
         "sample": {"request": request, "result": []},
         "lineage": identity["lineage"],
     }

@@ -20,7 +20,7 @@ from scoring.errors import RequestError, StartError
 from scoring.runtime import load_runtime
 from scoring.score import Scorer
 from scripts.contract import Column, Description
-from scripts.packaging.convert import reason
+from scripts.packaging.ways import reason
 
 if TYPE_CHECKING:
     import numpy as np

@@ -79,6 +79,9 @@ class Images(Protocol):
     def build(self, bundle: Path, reference: str, labels: Mapping[str, str]) -> Image:
         """Build the bundle's image, tagged `reference`; SlipwayError with the log's end if it fails."""
 
+    def read(self, image: Image, path: str) -> Mapping[str, bytes]:
+        """The content of the file at `path` in the image, or of the files in that folder, by name."""
+
 
 @dataclass(frozen=True)
 class Release:

@@ -116,7 +116,9 @@ def test_the_dockerfile_is_written_for_the_oldest_frontend() -> None:
     assert "--link" not in text
 
 
-@pytest.mark.parametrize("name", ["toolbox", "scoring", "scoring-sklearn", "uv", "az"])
+@pytest.mark.parametrize(
+    "name", ["toolbox", "scoring-linear", "scoring", "scoring-sklearn", "uv", "az"]
+)
 def test_locks_are_hashed_and_name_no_place(name: str) -> None:
     text = (ROOT / f"docker/locks/{name}.txt").read_text()
     pins = re.findall(r"^[a-z0-9][\w.\[\]-]*==\S+ \\$", text, re.MULTILINE)
@@ -132,6 +134,9 @@ def test_what_scoring_shares_with_the_toolbox_has_the_same_version() -> None:
         return dict(re.findall(r"^(\S+)==(\S+) \\$", text, re.MULTILINE))
 
     toolbox = pins("toolbox")
-    for name in ("scoring", "scoring-sklearn", "uv"):
+    for name in ("scoring-linear", "scoring", "scoring-sklearn", "uv"):
         assert pins(name).items() <= toolbox.items()
     assert not {"scikit-learn", "joblib", "pandas"} & pins("scoring").keys()
+    assert "onnxruntime" not in pins("scoring-linear")
+    assert pins("scoring-linear").items() <= pins("scoring").items()
+    assert pins("scoring-linear").items() <= pins("scoring-sklearn").items()

@@ -345,6 +345,7 @@ def test_an_old_make_is_refused_with_the_mend(clone: Clone) -> None:
         ("lint", "make/lint.sh"),
         ("format", "make/format.sh"),
         ("lock", "docker/lock.sh"),
+        ("audit", "python -m scripts.audit"),
     ],
 )
 def test_other_verbs_are_one_command(clone: Clone, verb: str, command: str) -> None:

@@ -36,6 +36,7 @@ def test_a_verb_does_what_is_missing_before_it_and_nothing_after(clone: Clone, s
         ("scoring/score.py", ["image"]),
         ("docker/Dockerfile", ["image"]),
         ("docker/fetch.sh", ["image"]),
+        ("docker/locks/scoring-linear.txt", ["image"]),
         ("docker/locks/scoring.txt", ["image"]),
         ("docker/locks/scoring-sklearn.txt", ["image"]),
         *[(f"scripts/{stage}.py", [stage]) for stage in STAGES],

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from tests import records_schema, rooms
 
@@ -36,6 +38,25 @@ import sys, urllib.request
 request = urllib.request.Request("http://127.0.0.1:5001/score", sys.argv[1].encode(),
                                  {"Content-Type": "application/json"})
 print(urllib.request.urlopen(request, timeout=10).read().decode())
+"""
+
+
+#: What the image's own Python and the notes of its Debian packages say is there.
+INSIDE = r"""
+import json, pathlib, re
+from importlib.metadata import distributions
+
+def plain(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+def field(name, text):
+    return re.search(rf"^{name}: (.*)$", text, re.MULTILINE)[1]
+
+notes = [path.read_text() for path in pathlib.Path("/var/lib/dpkg/status.d").iterdir()]
+print(json.dumps({
+    "pypi": [(plain(each.name), each.version) for each in distributions()],
+    "deb": [(field("Package", note), field("Version", note)) for note in notes],
+}))
 """
 
 
@@ -66,7 +87,7 @@ def test_the_champion_is_packaged(packaging: Workspace) -> None:
     record: Any = packaging.record("image")
     records_schema.validate("image", record)
     assert (record["model_name"], record["version"]) == ("wood", 1)
-    assert (record["runtime"], record["dtype"], record["rejected"]) == ("onnx", "float64", [])
+    assert (record["runtime"], record["dtype"], record["rejected"]) == ("linear", "float64", [])
     assert (record["engine"], record["image"]) == ("none", None)
     assert "once a Docker engine is reachable" in record["message"]
     model = json.loads((packaging.folder / record["bundle"] / "model" / "model.json").read_text())
@@ -182,7 +203,8 @@ def test_killed_at_any_time_it_is_done_by_the_next_call(packaging: Workspace, ro
     process = subprocess.Popen(
         [sys.executable, "-m", "scripts.image"],
         cwd=packaging.folder,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        # A conversion takes long enough to be met half-way.
+        env={**os.environ, "PYTHONPATH": str(root), "RUNTIME": "onnx"},
         stdout=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60
@@ -193,7 +215,7 @@ def test_killed_at_any_time_it_is_done_by_the_next_call(packaging: Workspace, ro
     assert process.wait() == -signal.SIGKILL
     assert len(bundles(packaging)) <= 1
 
-    assert packaging.run("image") == 0
+    assert packaging.run("image", RUNTIME="onnx") == 0
 
     assert bundles(packaging) == [packaging.record("image")["inputs"]]
     assert not list(folder.glob(".new-*"))
@@ -240,6 +262,56 @@ def answers_its_sample(packaging: Workspace, client: DockerClient) -> None:
     )
     assert code == 0, output.decode()
     assert json.loads(output)["result"] == pytest.approx(sample["result"], rel=sample["tolerance"])
+
+
+def _bill(packaging: Workspace) -> Any:
+    """The bill of materials that the record names; it is valid."""
+    text = (packaging.folder / packaging.record("image")["sbom"]).read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    return json.loads(text)
+
+
+def test_without_an_engine_the_bill_of_materials_is_the_bundles(packaging: Workspace) -> None:
+    register(packaging)
+    assert packaging.run("image") == 0
+
+    whole = _bill(packaging)["metadata"]["component"]
+
+    assert packaging.record("image")["sbom"] == "build/local/image.cdx.json"
+    assert whole["bom-ref"] == f"bundle:{packaging.record('image')['inputs']}"
+
+
+@pytest.mark.docker
+def test_the_bill_of_materials_lists_what_is_in_the_image(
+    packaging: Workspace, docker_client: DockerClient
+) -> None:
+    register(packaging)
+    assert packaging.run("image", SLIPWAY_ENGINE="docker") == 0
+    record: Any = packaging.record("image")
+    bill = _bill(packaging)
+
+    inside = docker_client.containers.run(
+        record["image"]["id"], ["-c", INSIDE], entrypoint="/opt/venv/bin/python", remove=True
+    )
+
+    assert bill["metadata"]["component"]["version"] == record["image"]["id"]
+    listed = {
+        kind: {
+            (each["name"], each["version"])
+            for each in bill["components"]
+            if each.get("purl", "").startswith(f"pkg:{kind}/")
+        }
+        for kind in ("pypi", "deb")
+    }
+    found = json.loads(inside)
+    assert listed["pypi"] == {tuple(each) for each in found["pypi"]}
+    assert listed["deb"] == {tuple(each) for each in found["deb"]}
+    assert {"libc6", "libssl3", "python3.11-minimal"} <= {name for name, _ in listed["deb"]}
+    # No container stays, and reading it anew changes nothing.
+    label = {"label": f"slipway.clone={record['image']['labels']['slipway.clone']}"}
+    assert docker_client.containers.list(all=True, filters=label) == []
+    assert packaging.run("image", SLIPWAY_ENGINE="docker") == 0
+    assert _bill(packaging) == bill
 
 
 @pytest.mark.docker
@@ -306,7 +378,7 @@ def test_a_build_that_fails_is_explained(
     packaging: Workspace, docker_client: DockerClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     register(packaging)
-    (packaging.folder / "docker" / "locks" / "scoring.txt").write_text(
+    (packaging.folder / "docker" / "locks" / "scoring-linear.txt").write_text(
         "orjson==3.0.0 --hash=sha256:" + "0" * 64 + "\n"
     )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from scripts.errors import UsageError
+from scripts.platforms.base import Image
 from scripts.platforms.local.images import DockerImages, NoImages
 from scripts.settings import Settings
 
@@ -37,6 +38,7 @@ def test_without_an_engine_there_is_no_image() -> None:
 
     assert images.engine == "none"
     assert images.find("0123456789abcdef") is None
+    assert images.read(Image("sha256:0", "kiln:1", 1, {}), "/number") == {}
     with pytest.raises(UsageError, match="no Docker engine"):
         images.build(Path("bundle"), "kiln:1", {})
 
@@ -87,6 +89,25 @@ def test_the_newest_three_and_those_in_use_are_kept(images: DockerImages) -> Non
     assert found is not None
     assert (found.id, found.reference) == (ids[6], f"slipway-{images.clone}-tiny:6")
     assert found.labels["slipway.role"] == "scoring"
+
+
+@pytest.mark.docker
+def test_files_of_an_image_are_read_without_running_it(images: DockerImages) -> None:
+    import docker
+
+    build(images, 1)
+    found = images.find("inputs1")
+    assert found is not None
+    client = docker.from_env()
+    # As a call that was killed leaves it.
+    client.containers.create(found.id, ["nothing"], name=f"slipway-{images.clone}-look")
+
+    assert images.read(found, "/number") == {"number": f"{images.clone} 1".encode()}
+    assert "number" in images.read(found, "/")
+
+    left = client.containers.list(all=True, filters={"name": f"slipway-{images.clone}-look"})
+    client.close()
+    assert left == []
 
 
 @pytest.mark.docker

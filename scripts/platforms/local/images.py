@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
+import tarfile
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from scripts import console
@@ -39,6 +41,9 @@ class NoImages:
             "no Docker engine is reachable, so no image can be built",
             "start Docker and run `make image` again",
         )
+
+    def read(self, image: Image, path: str) -> Mapping[str, bytes]:
+        return {}
 
 
 class DockerImages:
@@ -71,6 +76,29 @@ class DockerImages:
             built = self._client.images.get(reference)
             self._prune(built.id)
             return _image(built, reference)
+
+    def read(self, image: Image, path: str) -> Mapping[str, bytes]:
+        with engine.explained():
+            container = self._look(image)
+            try:
+                stream, _ = container.get_archive(path)
+                packed = b"".join(stream)
+            finally:
+                container.remove()
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            files = [each for each in archive if each.isfile()]
+            stored = {PurePosixPath(each.name).name: archive.extractfile(each) for each in files}
+            return {name: content.read() for name, content in stored.items() if content}
+
+    def _look(self, image: Image) -> Any:
+        """A container of the image that never runs, in place of one that a killed call left."""
+        import docker.errors
+
+        name = f"slipway-{self.clone}-look"
+        with suppress(docker.errors.NotFound):
+            self._client.containers.get(name).remove()
+        labels = {"slipway.clone": self.clone, "slipway.role": "look"}
+        return self._client.containers.create(image.id, ["nothing"], name=name, labels=labels)
 
     def _run(self, command: list[str]) -> None:
         """Run the build and show its steps; what it says from `error:` on becomes the error."""

@@ -67,9 +67,9 @@ def test_a_bundle_is_the_whole_build_context_and_no_more(
     }
     assert {name for name in content if name.startswith("model/")} == {
         "model/model.json",
-        "model/model.onnx",
+        "model/linear.json",
     }
-    assert content["requirements.txt"] == (ROOT / "docker/locks/scoring.txt").read_bytes()
+    assert content["requirements.txt"] == (ROOT / "docker/locks/scoring-linear.txt").read_bytes()
     assert not any("__pycache__" in name or "batch" in name for name in content)
     assert all(path.stat().st_mode & 0o444 == 0o444 for path in bundle.path.rglob("*"))
 
@@ -136,6 +136,7 @@ def test_a_class_of_the_model_room_goes_along(
         "docker/Dockerfile",
         "docker/fetch.sh",
         "docker/locks/scoring.txt",
+        "docker/locks/scoring-linear.txt",
         "docker/locks/scoring-sklearn.txt",
     ],
 )
@@ -176,7 +177,7 @@ def test_a_bundle_is_found_again_unless_it_was_damaged(
     assert found == bundle
     assert Bundles(clone).find("f" * 16) is None
 
-    with (bundle.path / "model" / "model.onnx").open("ab") as stream:
+    with (bundle.path / "model" / "linear.json").open("ab") as stream:
         stream.write(b"!")
 
     assert Bundles(clone).find(bundle.inputs) is None

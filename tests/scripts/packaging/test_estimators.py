@@ -46,7 +46,8 @@ from tests.scripts.packaging.conftest import HELD_OUT, Packager
 NUMBERS = ["x0", "x1", "x2", "x3"]
 STRINGS = ["colour", "size"]
 
-F64, F32, SKL = ("onnx", "float64"), ("onnx", "float32"), ("sklearn", "object")
+LIN, SKL = ("linear", "float64"), ("sklearn", "object")
+F64, F32 = ("onnx", "float64"), ("onnx", "float32")
 
 
 def columns(final: Any, *, fill_strings: bool = False, fill: bool = True) -> Any:
@@ -70,10 +71,10 @@ class Row(NamedTuple):
 
 
 TABLE = {
-    "ridge": Row(Ridge(), "numbers", "value", F64),
-    "linear": Row(LinearRegression(), "numbers", "value", F64),
-    "lasso": Row(Lasso(alpha=0.1), "numbers", "value", F64),
-    "scaled ridge": Row(make_pipeline(StandardScaler(), Ridge()), "numbers", "value", F64),
+    "ridge": Row(Ridge(), "numbers", "value", LIN),
+    "linear": Row(LinearRegression(), "numbers", "value", LIN),
+    "lasso": Row(Lasso(alpha=0.1), "numbers", "value", LIN),
+    "scaled ridge": Row(make_pipeline(StandardScaler(), Ridge()), "numbers", "value", LIN),
     "filled ridge": Row(make_pipeline(SimpleImputer(), Ridge()), "numbers with gaps", "value", F32),
     "polynomial": Row(
         make_pipeline(PolynomialFeatures(2), StandardScaler(), Ridge()), "numbers", "value", F32

@@ -16,16 +16,17 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from scripts.contract import Column, Description
 from scripts.errors import SlipwayError
 from scripts.packaging import package as packaging
-from scripts.packaging.convert import Converted, Way, convert
+from scripts.packaging.convert import convert
 from scripts.packaging.parity import UNSEEN, make_cases, plain_rows
+from scripts.packaging.ways import Converted, Way
 from tests.scripts.packaging.conftest import HELD_OUT, Packager, describe
 
 
 def _convert_another(monkeypatch: pytest.MonkeyPatch, other: Any) -> None:
-    """Let ONNX hold `other` instead of the estimator that was trained."""
+    """Let every file but joblib's hold `other` instead of the estimator that was trained."""
 
     def wrong(estimator: Any, description: Description, way: Way) -> Converted:
-        return convert(other if way.runtime == "onnx" else estimator, description, way)
+        return convert(estimator if way.runtime == "sklearn" else other, description, way)
 
     monkeypatch.setattr(packaging, "convert", wrong)
 
@@ -68,7 +69,7 @@ def test_a_wrong_classifier_is_rejected(
     bundle = packager(estimator, frame)
 
     assert bundle.model["runtime"] == "sklearn"
-    assert "labels differ" in bundle.proof["rejected"][0]["reason"]
+    assert "labels differ" in bundle.proof["rejected"][1]["reason"]
 
 
 def test_a_file_that_is_no_model_is_rejected(
