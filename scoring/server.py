@@ -164,11 +164,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(settings: Settings, sockets: list[socket.socket], started: float) -> None:
     # Imported late: numpy and the model's runtime are slow, and a wrong setting needs neither.
+    import numpy as np
+
     from scoring.metrics import Metrics
     from scoring.score import Scorer, inline_limit
     from scoring.telemetry import prepare
     from scoring.worker import Worker
 
+    # An answer has null where a number is not finite; the log need not say so as well.
+    np.seterr(all="ignore")
     # Once, before the fork: the workers share the model's memory, and a new one is there at once.
     scorer = Scorer.load(settings)
     contract = scorer.contract

@@ -87,7 +87,9 @@ class Settings(BaseModel):
 
     # Telemetry of the service
     APPLICATIONINSIGHTS_CONNECTION_STRING: SecretStr | None = None
-    OTEL_EXPORTER_OTLP_ENDPOINT: Annotated[str, Field(pattern=r"^https?://[^@?#\s]+$")] | None = None
+    OTEL_EXPORTER_OTLP_ENDPOINT: Annotated[str, Field(pattern=r"^https?://[^@?#\s]+$")] | None = (
+        None
+    )
     OTEL_EXPORTER_OTLP_HEADERS: SecretStr | None = None
     OTEL_TRACES_SAMPLER_ARG: Annotated[float, Field(ge=0, le=1)] = 1.0
 
