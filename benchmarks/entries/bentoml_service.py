@@ -1,0 +1,24 @@
+"""What a user of BentoML writes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import joblib
+import numpy as np
+
+
+@bentoml.service(traffic={"timeout": 60})
+class Scorer:
+    """One model."""
+
+    def __init__(self) -> None:
+        self.model = joblib.load(Path(os.environ["BENCH_MODEL_DIR"], "model.joblib"))
+
+    @bentoml.api  # type: ignore[untyped-decorator]
+    def score(self, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Predict rows."""
+        return np.asarray(self.model.predict(data))
