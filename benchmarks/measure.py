@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.contestants import Contestant
-from benchmarks.processes import Memory, Running, running
+from benchmarks.memory import Memory
+from benchmarks.processes import Running, running
 from benchmarks.subject import Rows
 from benchmarks.wrk import Call, Load, run_wrk
 from scripts.errors import SlipwayError

@@ -11,31 +11,19 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from benchmarks.contestants import Contestant
 from benchmarks.environments import plain_environ
+from benchmarks.memory import Memory, memory_of, tree
 from benchmarks.subject import Rows
 from scripts.errors import SlipwayError
 
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.002
 _STOP_SECONDS = 10.0
-_MB = 1e6
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Of a process and all it started, in MB (10^6 bytes).
-
-    `pss` counts a page that several share once, `rss` once for each.
-    """
-
-    pss_mb: float
-    rss_mb: float
 
 
 class Running:
@@ -70,17 +58,12 @@ class Running:
 
     def memory(self) -> Memory:
         """What it holds now."""
-        pss = rss = 0
-        for process in self._tree():
-            with contextlib.suppress(psutil.Error):
-                info = process.memory_full_info()
-                pss, rss = pss + info.pss, rss + info.rss
-        return Memory(pss / _MB, rss / _MB)
+        return memory_of(self._process.pid)
 
     def processor_seconds(self) -> float:
         """Processor time it has used so far, with all it started."""
         used = 0.0
-        for process in self._tree():
+        for process in tree(self._process.pid):
             with contextlib.suppress(psutil.Error):
                 times = process.cpu_times()
                 used += times.user + times.system
@@ -92,21 +75,16 @@ class Running:
 
     def stop(self) -> None:
         """End it and all it started."""
-        tree = self._tree()
+        processes = tree(self._process.pid)
         if self.alive():
             self._process.send_signal(signal.SIGTERM)
-        psutil.wait_procs(tree, _STOP_SECONDS)
-        for process in tree:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_STOP_SECONDS)
+        for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         self._process.wait()
-
-    def _tree(self) -> list[psutil.Process]:
-        try:
-            first = psutil.Process(self._process.pid)
-            return [first, *first.children(recursive=True)]
-        except psutil.Error:
-            return []
+        psutil.wait_procs(processes, _STOP_SECONDS)
 
     def _ask(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import json
+import logging
 import py_compile
 import shutil
 import warnings
@@ -105,6 +106,8 @@ def make_subject(root: Path, settings: Settings, folder: Path) -> Subject:
     shutil.rmtree(models, ignore_errors=True)
     models.mkdir(parents=True)
     joblib.dump(estimator, models / "model.joblib")
+    # MLflow warns that a pickle is a pickle: known.
+    logging.getLogger("mlflow.sklearn").setLevel(logging.ERROR)
     save_trained(models / "mlflow", estimator, description, features.head(3))
     bundles = Bundles(root, folder / "bundles")
     identity = {"name": settings.require("MODEL_NAME"), "version": 1, "lineage": {}}

@@ -1,10 +1,7 @@
 """What a user of BentoML writes."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
-from typing import Any
 
 import bentoml
 import joblib
@@ -19,6 +16,6 @@ class Scorer:
         self.model = joblib.load(Path(os.environ["BENCH_MODEL_DIR"], "model.joblib"))
 
     @bentoml.api  # type: ignore[untyped-decorator]
-    def score(self, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def score(self, data: np.ndarray) -> np.ndarray:
         """Predict rows."""
         return np.asarray(self.model.predict(data))
