@@ -63,16 +63,9 @@ def install(path: Path, lock: Path) -> Environment:
             console.step(f"installing {path.name}: {len(packages)} packages, once")
             shutil.rmtree(path, ignore_errors=True)
             _uv("venv", "--python", sys.executable, str(path))
-            python = str(path / "bin" / "python")
-            _uv(
-                "pip",
-                "sync",
-                "--python",
-                python,
-                "--require-hashes",
-                "--compile-bytecode",
-                str(lock),
-            )
+            # Copies: of files linked from one cache, servers would share the memory.
+            options = ("--require-hashes", "--compile-bytecode", "--link-mode", "copy")
+            _uv("pip", "sync", "--python", str(path / "bin" / "python"), *options, str(lock))
             mark.write_text(wanted)
     return Environment(path, packages)
 

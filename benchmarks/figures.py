@@ -146,10 +146,10 @@ def targets(found: Sequence[Ratio], sizes: Sequence[Footprint]) -> list[Target]:
         what = f"{runtime}, {ratio.rows:,} row{'s' if ratio.rows > 1 else ''}"
         limit = THROUGHPUT.get(runtime, {}).get(ratio.rows)
         if limit is not None:
-            name = f"{what}: requests per second over {AGAINST}'s"
+            name = f"{what}: requests/s over {AGAINST}"
             judged.append(Target(name, ratio.throughput, "at least", limit, "x"))
         if ratio.rows == 1 and runtime in THROUGHPUT:
-            name = f"{what}: p99 over {AGAINST}'s"
+            name = f"{what}: p99 over {AGAINST}"
             judged.append(Target(name, ratio.p99, "under", P99_RATIO, "x"))
     for size in sizes:
         runtime = size.server.removeprefix("slipway ")

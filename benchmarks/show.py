@@ -56,9 +56,9 @@ def show(
             )
         console.print(times)
     if judged:
-        goals = _table("Targets", "target", "is", "should be", "")
+        goals = _table("Targets", "target", "is", "should be", "met")
         for goal in judged:
-            mark = "[green]met[/]" if goal.met else "[red]not met[/]"
+            mark = "[green]yes[/]" if goal.met else "[red]no[/]"
             limit = f"{goal.bound} {goal.limit:g} {goal.unit}"
             goals.add_row(goal.name, f"{goal.value:.3g} {goal.unit}", limit, mark)
         console.print(goals)
@@ -66,7 +66,7 @@ def show(
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
-    words = {"server", "over", "target", "should be", ""}
+    words = {"server", "over", "target", "should be", "met"}
     for column in columns:
         table.add_column(column, justify="left" if column in words else "right")
     return table
