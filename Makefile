@@ -20,7 +20,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 # For one call, and never remembered.
-ONE_CALL := PARAMS FORCE MODEL_VERSION CONFIRM UPGRADE VERBOSE
+ONE_CALL := PARAMS FORCE MODEL_VERSION CONFIRM UPGRADE VERBOSE BENCH_PEERS BENCH_SECONDS BENCH_ROUNDS
 PARAMS ?=
 FORCE ?=
 MODEL_VERSION ?=
@@ -31,7 +31,7 @@ Q := $(if $(VERBOSE),,@)
 STAGES := data train evaluate register image deploy smoke load report
 SERVICE := status rollback ui logs down
 UPKEEP := doctor shell clean distclean
-PROJECT := test test-full lint format lock audit base-image toolbox devcontainer-test
+PROJECT := test test-full bench lint format lock audit base-image toolbox devcontainer-test
 VERBS := help all $(STAGES) $(SERVICE) $(UPKEEP) $(PROJECT)
 # These change what others read: one make at a time.
 LOCKED := all $(STAGES) rollback down clean distclean lock base-image toolbox report-anyway build/%
@@ -179,11 +179,13 @@ test: ## Tests, with the ones that need Docker where there is an engine
 	$(Q)docker/run.sh python -m pytest -n 2 --dist loadgroup -m "not slow"
 test-full: ## All tests, the slow ones too
 	$(Q)docker/run.sh python -m pytest -n 2 --dist loadgroup
+bench: ## Measure the service against peers; BENCH_PEERS=all, BENCH_SECONDS=n, BENCH_ROUNDS=n
+	$(Q)docker/run.sh python -m benchmarks
 lint: ## Formatters, types, shell, Dockerfile, import walls, JSON
 	$(Q)docker/run.sh make/lint.sh
 format: ## Format the code
 	$(Q)docker/run.sh make/format.sh
-lock: ## Compile docker/locks; UPGRADE=1 takes the newest releases that fit
+lock: ## Compile the locks; UPGRADE=1 takes the newest releases that fit
 	$(Q)docker/run.sh docker/lock.sh
 audit: ## Look for known vulnerabilities of what docker/locks pin
 	$(Q)docker/run.sh python -m scripts.audit

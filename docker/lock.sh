@@ -1,7 +1,8 @@
 #!/bin/sh
 # Usage: docker/lock.sh [NAME...]
 #
-# Compiles docker/locks/NAME.in to NAME.txt with hashes (all of them by default).
+# Compiles docker/locks/NAME.in to NAME.txt with hashes (all of them by default), and for the
+# peers of `make bench` benchmarks/locks/NAME.in.
 # Pins already in a NAME.txt are kept where they still fit; UPGRADE=1 takes the newest.
 set -eu
 cd "$(dirname "$0")/locks"
@@ -24,15 +25,18 @@ command -v uv >/dev/null || {
     echo "error: uv is not on PATH; run this as \`make lock\`" >&2
     exit 2
 }
-trap 'rm -f ./*.txt.new' EXIT
+trap 'rm -f ./*.txt.new ../../benchmarks/locks/*.txt.new' EXIT
 
-[ $# -gt 0 ] || set -- toolbox scoring-linear scoring scoring-sklearn uv az
+peers='azureml mlflow bentoml mlserver'
+# shellcheck disable=SC2086 # names
+[ $# -gt 0 ] || set -- toolbox scoring-linear scoring scoring-sklearn uv az $peers
 for name in "$@"; do
     case $name in
         toolbox | az) compile "$name" ;;
         scoring-linear | scoring | scoring-sklearn | uv) compile "$name" --constraints toolbox.txt ;;
+        azureml | mlflow | bentoml | mlserver) compile "../../benchmarks/locks/$name" ;;
         *)
-            echo "error: no such lock: $name (toolbox, scoring-linear, scoring, scoring-sklearn, uv, az)" >&2
+            echo "error: no such lock: $name (toolbox, scoring-linear, scoring, scoring-sklearn, uv, az, $(echo "$peers" | sed 's/ /, /g'))" >&2
             exit 2
             ;;
     esac

@@ -11,6 +11,7 @@ set -eu
 # What passes into the container besides the settings of .env.example: what is said for one call,
 # and how the caller's terminal and network are.
 readonly PASSED='PARAMS FORCE MODEL_VERSION CONFIRM UPGRADE VERBOSE SLIPWAY_LOCKED PYTEST_ADDOPTS NO_COLOR
+    BENCH_PEERS BENCH_SECONDS BENCH_ROUNDS
     TERM CI TZ COLUMNS http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
     PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST UV_DEFAULT_INDEX UV_INDEX UV_INDEX_URL
     UV_EXTRA_INDEX_URL UV_INSECURE_HOST'

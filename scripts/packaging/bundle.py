@@ -114,11 +114,11 @@ class Draft:
 
 
 class Bundles:
-    """The bundles of a clone."""
+    """The bundles of a clone, in `folder` where they are not those that are deployed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, folder: Path | None = None) -> None:
         self.root = root
-        self.folder = root / "build" / "bundles"
+        self.folder = folder or root / "build" / "bundles"
 
     @contextmanager
     def locked(self) -> Iterator[None]:

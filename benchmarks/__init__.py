@@ -1,0 +1,1 @@
+"""Slipway measured against what one could use in its place: `make bench`."""
