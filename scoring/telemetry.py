@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _OTLP = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _AZURE = "APPLICATIONINSIGHTS_CONNECTION_STRING"
 _RATIO = "OTEL_TRACES_SAMPLER_ARG"
+_HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
+# Others the exporter leaves out, and quotes in a warning.
+_HEADER = re.compile(r"""\s*[-!#$%&'*+.^_`|~\w]+\s*=[ !#-+\--:<-\[\]-~]*""", re.ASCII)
 _KEY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -58,6 +61,10 @@ def read_settings(environ: Mapping[str, str], contract: Contract) -> TelemetrySe
     azure = environ.get(_AZURE, "").strip()
     if not otlp and not azure:
         return None
+    if otlp and not all(
+        _HEADER.fullmatch(header) for header in environ.get(_HEADERS, "").split(",") if header
+    ):
+        raise StartError(f"{_HEADERS} must be name=value, more of them separated by commas")
     names = (environ.get(name, "") for name in ("SERVICE_NAME", "OTEL_SERVICE_NAME"))
     return TelemetrySettings(
         otlp=_collector(otlp) if otlp else None,

@@ -30,6 +30,7 @@ class Collector:
         self.requests: list[Record] = []
         self.traces: list[Record] = []
         self.others: list[Record] = []
+        self.headers: dict[str, str] = {}
         self._refuses = refuses
         self._took = threading.Condition()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -92,6 +93,7 @@ class Collector:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
+                collector.headers.update(self.headers.items())
                 answer = collector._take(self.path, body)
                 self.send_response(206 if collector._refuses else 200)
                 self.send_header("Content-Type", "application/json")

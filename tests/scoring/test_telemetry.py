@@ -163,6 +163,18 @@ def test_spans_follow_the_semantic_conventions(collector: Collector) -> None:
     assert failed["parent"] == ""
 
 
+def test_headers_for_the_collector(collector: Collector) -> None:
+    headers = f"api-key={KEY}, authorization=Bearer a.b=="
+    record(
+        [request()],
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_EXPORTER_OTLP_HEADERS=headers,
+    )
+    assert len(collector.spans) == 1
+    assert collector.headers["api-key"] == KEY
+    assert collector.headers["authorization"] == "Bearer a.b=="
+
+
 def test_log_records_by_otlp(collector: Collector) -> None:
     record(
         [request(traceparent=SAMPLED, predictions=2), request(path="/", traceparent=SAMPLED)],
@@ -307,6 +319,9 @@ def test_what_the_endpoint_refuses_is_said_without_the_key() -> None:
             "APPLICATIONINSIGHTS_CONNECTION_STRING",
             f"InstrumentationKey={KEY};IngestionEndpoint=somewhere",
         ),
+        ("OTEL_EXPORTER_OTLP_HEADERS", KEY),
+        ("OTEL_EXPORTER_OTLP_HEADERS", f"a=b,api key={KEY}"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", f'api-key="{KEY}"'),
         ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
         ("OTEL_TRACES_SAMPLER_ARG", "half"),
         ("OTEL_TRACES_SAMPLER_ARG", "nan"),
