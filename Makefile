@@ -20,7 +20,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 # For one call, and never remembered.
-ONE_CALL := PARAMS FORCE MODEL_VERSION CONFIRM UPGRADE VERBOSE
+ONE_CALL := PARAMS FORCE MODEL_VERSION CONFIRM UPGRADE VERBOSE INPUT OUTPUT KEEP PROBABILITIES
 PARAMS ?=
 FORCE ?=
 MODEL_VERSION ?=
@@ -29,7 +29,7 @@ SLIPWAY_LOCKED ?=
 Q := $(if $(VERBOSE),,@)
 
 STAGES := data train evaluate register image deploy smoke load report
-SERVICE := status rollback ui logs down
+SERVICE := status rollback ui logs down batch-score
 UPKEEP := doctor shell clean distclean
 PROJECT := test test-full lint format lock base-image toolbox devcontainer-test
 VERBS := help all $(STAGES) $(SERVICE) $(UPKEEP) $(PROJECT)
@@ -161,6 +161,9 @@ logs: ## The service's log
 	$(Q)docker/run.sh python -m scripts.logs
 down: ## Stop the service
 	$(Q)docker/run.sh python -m scripts.down
+# Takes no lock: it only reads what others write, and locks its OUTPUT itself.
+batch-score: ## Score files with the champion: INPUT=file, folder or glob OUTPUT=file [KEEP=col,col]
+	$(Q)docker/run.sh python -m scripts.batch_score
 
 ##@ Your machine
 help: ## This list, and the settings with their present values

@@ -52,7 +52,10 @@ class Context:
         return path.relative_to(self.root).as_posix()
 
 
-ONE_CALL = ("PARAMS", "FORCE", "MODEL_VERSION", "CONFIRM", "VERBOSE")
+ONE_CALL = (
+    *("PARAMS", "FORCE", "MODEL_VERSION", "CONFIRM", "VERBOSE"),
+    *("INPUT", "OUTPUT", "KEEP", "PROBABILITIES"),
+)
 
 
 def clone_root() -> Path:
