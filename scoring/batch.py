@@ -115,7 +115,7 @@ def score_files(job: Job, progress: Callable[[Progress], None] = lambda _: None)
                 raise BatchError("INPUT has no rows", "name files with rows in them")
             output.publish()
         seconds = time.monotonic() - began
-        return Summary(output.written, output.rejected, resumed, seconds, _peak_bytes())
+        return Summary(output.written, output.rejected, resumed, seconds, peak_bytes())
 
 
 def _cores() -> int:
@@ -123,7 +123,8 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
+    """The most memory this process was resident with."""
     try:
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024

@@ -25,8 +25,6 @@ _LONGEST = 1 << 20
 
 _FIELD = rb'(?:"(?:[^"]|"")*+"[^,\r\n]*+|[^",\r\n][^,\r\n]*+|)'
 _RECORD = re.compile(rb"%s(?:,%s)*+\r?\n?" % (_FIELD, _FIELD))
-#: Blank lines, and line ends that not all readers take for one.
-_ODD_LINES = re.compile(rb"\A\n|\n\n|\r(?!\n)|\A\r\n|\n\r\n")
 
 
 class _Record(NamedTuple):
@@ -87,7 +85,7 @@ class CsvFile:
     def rows(self, unit: Unit) -> Rows:
         """The records of a unit in columns; numbers are numbers where all of a column are."""
         text: bytes = unit.data
-        if text.count(b'"') % 2 == 0 and not _ODD_LINES.search(text):
+        if text.count(b'"') % 2 == 0 and not _has_odd_lines(text):
             for numbers in (True, False):
                 try:
                     return self._parse(unit, numbers)
@@ -203,6 +201,15 @@ def _fields(record: bytes) -> list[str]:
         return next(csv.reader([record.decode()]), [])
     except (UnicodeDecodeError, csv.Error):
         return []
+
+
+def _has_odd_lines(text: bytes) -> bool:
+    """Whether there are blank lines, or line ends that not all readers take for one."""
+    if b"\r" in text:
+        if text.count(b"\r") != text.count(b"\r\n"):
+            return True
+        return text.startswith(b"\r\n") or b"\n\r\n" in text
+    return text.startswith(b"\n") or b"\n\n" in text
 
 
 def _last_end(text: bytes) -> int:

@@ -17,6 +17,9 @@ from scoring.batch_rows import Position, Rows, Unit, Wanted
 
 SUFFIXES = (".csv", ".parquet")
 
+#: Bytes of CSV that are one unit at most: more does not make it faster.
+_MOST_TEXT = 4 << 20
+
 
 def find_files(pattern: str, root: Path) -> list[Path]:
     """The files that `pattern` names, sorted: a file, those in a folder, or those a glob matches.
@@ -83,7 +86,7 @@ class CsvInput:
 
     def __init__(self, files: Sequence[Path], wanted: Wanted, unit_bytes: int) -> None:
         self._files = [CsvFile(path, wanted) for path in files]
-        self._unit_bytes = unit_bytes
+        self._unit_bytes = min(unit_bytes, _MOST_TEXT)
         self._before = [0]
         for file in self._files:
             self._before.append(self._before[-1] + file.size)
