@@ -20,7 +20,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 # For one call, and never remembered.
-ONE_CALL := PARAMS FORCE MODEL_VERSION CONFIRM UPGRADE VERBOSE BENCH_PEERS BENCH_SECONDS BENCH_ROUNDS
+ONE_CALL := PARAMS FORCE MODEL_VERSION CONFIRM UPGRADE VERBOSE INPUT OUTPUT KEEP PROBABILITIES \
+	BENCH_PEERS BENCH_SECONDS BENCH_ROUNDS
 PARAMS ?=
 FORCE ?=
 MODEL_VERSION ?=
@@ -29,7 +30,7 @@ SLIPWAY_LOCKED ?=
 Q := $(if $(VERBOSE),,@)
 
 STAGES := data train evaluate register image deploy smoke load report
-SERVICE := status rollback ui logs down
+SERVICE := status rollback ui logs down batch-score
 UPKEEP := doctor shell clean distclean
 PROJECT := test test-full bench lint format lock audit base-image toolbox devcontainer-test
 VERBS := help all $(STAGES) $(SERVICE) $(UPKEEP) $(PROJECT)
@@ -161,6 +162,9 @@ logs: ## The service's log
 	$(Q)docker/run.sh python -m scripts.logs
 down: ## Stop the service
 	$(Q)docker/run.sh python -m scripts.down
+# Takes no lock: it only reads what others write, and locks its OUTPUT itself.
+batch-score: ## Score files with the champion: INPUT=file, folder or glob OUTPUT=file [KEEP=col,col]
+	$(Q)docker/run.sh python -m scripts.batch_score
 
 ##@ Your machine
 help: ## This list, and the settings with their present values

@@ -10,8 +10,8 @@ set -eu
 
 # What passes into the container besides the settings of .env.example: what is said for one call,
 # and how the caller's terminal and network are.
-readonly PASSED='PARAMS FORCE MODEL_VERSION CONFIRM UPGRADE VERBOSE SLIPWAY_LOCKED PYTEST_ADDOPTS NO_COLOR
-    BENCH_PEERS BENCH_SECONDS BENCH_ROUNDS
+readonly PASSED='PARAMS FORCE MODEL_VERSION CONFIRM UPGRADE VERBOSE INPUT OUTPUT KEEP PROBABILITIES
+    BENCH_PEERS BENCH_SECONDS BENCH_ROUNDS SLIPWAY_LOCKED PYTEST_ADDOPTS NO_COLOR
     TERM CI TZ COLUMNS http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
     PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST UV_DEFAULT_INDEX UV_INDEX UV_INDEX_URL
     UV_EXTRA_INDEX_URL UV_INSECURE_HOST'
@@ -99,6 +99,31 @@ needs_engine() {
     esac
 }
 
+# outside NAME VERB: the path outside the tree that the variable means for that verb, if there is one:
+# the data file; of a batch job what there is of its input, a glob beginning in a folder, and the
+# output's folder.
+outside() {
+    case $1:$2 in
+        DATA_PATH:*) path=${DATA_PATH:-} ;;
+        INPUT:batch_score) path=${INPUT:-} ;;
+        OUTPUT:batch_score) path=${OUTPUT:+$(dirname -- "$OUTPUT")} ;;
+        *) return 0 ;;
+    esac
+    case $path in
+        '') return 0 ;;
+        /*) ;;
+        *) path=$ROOT/$path ;;
+    esac
+    while [ "$1" = INPUT ] && [ ! -e "$path" ]; do path=$(dirname -- "$path"); done
+    [ -e "$path" ] || return 0
+    real=$(readlink -f "$path")
+    case $path in "$ROOT"/*) path=$real ;; esac
+    case $real in
+        / | "$ROOT" | "$ROOT"/*) ;;
+        *) echo "$path" ;;
+    esac
+}
+
 # The engine's socket on this machine, or as a container sees it where Docker runs in a machine
 # of its own.
 engine_socket() {
@@ -159,20 +184,16 @@ in_container() {
             *) set -- --mount "type=bind,$(field "source=$ca"),$(field "target=$ca"),readonly" "$@" ;;
         esac
     fi
-    # A data file outside the tree, or behind a link that leads out of it, at its own path too.
-    case ${DATA_PATH:-} in
-        '') data= ;;
-        /*) data=$DATA_PATH ;;
-        *) data=$ROOT/$DATA_PATH ;;
-    esac
-    if [ -f "$data" ]; then
-        real=$(readlink -f "$data")
-        case $data in "$ROOT"/*) data=$real ;; esac
-        case $real in
-            "$ROOT"/*) ;;
-            *) set -- --mount "type=bind,$(field "source=$real"),$(field "target=$data"),readonly" "$@" ;;
-        esac
-    fi
+    # What lies outside the tree, or behind a link that leads out of it, at its own path too.
+    mounted=::
+    for variable in OUTPUT INPUT DATA_PATH; do
+        path=$(outside "$variable" "$verb")
+        case $mounted in *:"$path":*) continue ;; esac
+        mounted=$mounted$path:
+        mode=,readonly
+        [ "$variable" != OUTPUT ] || mode=
+        set -- --mount "type=bind,$(field "source=$(readlink -f "$path")"),$(field "target=$path")$mode" "$@"
+    done
     # A worktree's history lies in another clone.
     if [ -f "$ROOT/.git" ] && git_dir=$(git -C "$ROOT" rev-parse --path-format=absolute --git-common-dir 2>/dev/null); then
         set -- --mount "type=bind,$(field "source=$git_dir"),$(field "target=$git_dir")" "$@"

@@ -24,6 +24,23 @@ BILL = "image.cdx.json"
 
 def run(context: Context) -> Result:
     platform = connect(context.root, context.settings)
+    bundles = Bundles(context.root)
+    with bundles.locked():
+        anew = bool(context.call.get("FORCE"))
+        bundle = packaged(context, platform, bundles, anew=anew)
+        image = _image(context, platform.images, bundle, anew)
+        bill = context.records.folder / BILL
+        write_atomic(bill, bill_of_materials(bundle, image, platform.images))
+        bundles.prune({bundle.inputs, *(each.inputs for each in platform.service.history())})
+    record = _record(context, bundle, image, platform.images.engine)
+    return Result(_message(bundle, image), {**record, "sbom": context.relative(bill)})
+
+
+def packaged(context: Context, platform: Platform, bundles: Bundles, *, anew: bool) -> Bundle:
+    """The bundle of the champion, or of MODEL_VERSION; made if it is not here, or `anew`.
+
+    The caller has the bundles locked.
+    """
     name = context.settings.require("MODEL_NAME")
     chosen = choose_version(
         name, platform.tracking.versions(name), context.call.get("MODEL_VERSION")
@@ -36,20 +53,11 @@ def run(context: Context) -> Result:
         "BASE_IMAGE": context.settings.BASE_IMAGE,
     }
     inputs = inputs_hash(context.root, folder, settings)
-    bundles = Bundles(context.root)
-    with bundles.locked():
-        anew = bool(context.call.get("FORCE"))
-        bundle = None if anew else bundles.find(inputs)
-        if bundle is None:
-            bundle = _package(context, platform, chosen, inputs, bundles)
-        else:
-            console.step(f"version {chosen.version} is packaged already ({inputs})")
-        image = _image(context, platform.images, bundle, anew)
-        bill = context.records.folder / BILL
-        write_atomic(bill, bill_of_materials(bundle, image, platform.images))
-        bundles.prune({inputs, *(each.inputs for each in platform.service.history())})
-    record = _record(context, bundle, image, platform.images.engine)
-    return Result(_message(bundle, image), {**record, "sbom": context.relative(bill)})
+    bundle = None if anew else bundles.find(inputs)
+    if bundle is None:
+        return _package(context, platform, chosen, inputs, bundles)
+    console.step(f"version {chosen.version} is packaged already ({inputs})")
+    return bundle
 
 
 def choose_version(name: str, versions: Sequence[ModelVersion], wanted: str | None) -> ModelVersion:

@@ -55,6 +55,7 @@ class Context:
 ONE_CALL = (
     *("PARAMS", "FORCE", "MODEL_VERSION", "CONFIRM", "VERBOSE"),
     *("BENCH_PEERS", "BENCH_SECONDS", "BENCH_ROUNDS"),
+    *("INPUT", "OUTPUT", "KEEP", "PROBABILITIES"),
 )
 
 

@@ -158,3 +158,37 @@ def _eventually(condition: object, seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline, "did not happen"
         time.sleep(0.1)
+
+
+#: Stands for the batch scorer: says which files it finds, and writes its output.
+BATCH = """
+import glob, os
+for name in sorted(glob.glob(os.environ["INPUT"])):
+    with open(name) as stream:
+        print(name, stream.read().strip(), os.access(name, os.W_OK))
+with open(os.environ["OUTPUT"], "w") as stream:
+    stream.write(os.environ["KEEP"])
+"""
+
+
+@pytest.mark.docker
+def test_a_batch_jobs_files_outside_the_tree_are_at_their_own_paths(
+    docked: Clone, tmp_path: Path
+) -> None:
+    rows, scores = tmp_path / "rows [of] may", tmp_path / "scores"
+    for folder in (rows, scores):
+        folder.mkdir()
+    (rows / "a.csv").write_text("1")
+    (docked.path / "scripts").mkdir(exist_ok=True)
+    (docked.path / "scripts" / "batch_score.py").write_text(BATCH)
+    for output in (scores / "out.csv", rows / "out.txt"):
+        done = docked.call(
+            "docker/run.sh",
+            *("python", "-m", "scripts.batch_score"),
+            RUNNER="container",
+            INPUT=f"{tmp_path}/rows*/*.csv",
+            OUTPUT=str(output),
+            KEEP="id,day of birth",
+        )
+        assert done.stdout.splitlines()[-1] == f"{rows}/a.csv 1 {output.parent == rows}"
+        assert output.read_text() == "id,day of birth"
