@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,15 +19,19 @@ from scoring.errors import InvalidData, NotJson, RequestError
 
 # Whole numbers as floats too: an endless one is then infinite, as an endless fraction is.
 _SCAN = json.JSONDecoder(parse_int=float).raw_decode
+_SPACE = re.compile(r"[ \t\n\r]*").match
 _KINDS = {'"': "a string", "t": "a boolean", "f": "a boolean", "n": "null"}
 _KINDS |= {"[": "an array", "{": "an object"}
 
 
-def explain(body: bytes, columns: Sequence[Column]) -> RequestError:
-    """The error for `body`, which msgspec refused for its types, maybe before it was read whole."""
+def explain(body: bytes, columns: Sequence[Column], max_rows: int) -> RequestError:
+    """The error for `body`, which msgspec refused for its types, maybe before it was read whole.
+
+    Looks no further than `max_rows`: whoever sends many rows must not hold the model up for long.
+    """
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
-        _walk(_Cursor(body.decode()), columns)
+        _walk(_Cursor(body.decode()), columns, max_rows)
     except InvalidData as error:
         return error
     except RecursionError:
@@ -65,11 +70,10 @@ class _Cursor:
         return value
 
     def _skip_space(self) -> None:
-        while self._text[self._position : self._position + 1] in (" ", "\t", "\n", "\r"):
-            self._position += 1
+        self._position = _SPACE(self._text, self._position).end()  # type: ignore[union-attr]
 
 
-def _walk(cursor: _Cursor, columns: Sequence[Column]) -> None:
+def _walk(cursor: _Cursor, columns: Sequence[Column], max_rows: int) -> None:
     """Raise InvalidData for the first thing wrong with the body."""
     if cursor.kind() != "an object":
         raise InvalidData('the body must be an object like {"data": [[...], ...]}')
@@ -79,7 +83,7 @@ def _walk(cursor: _Cursor, columns: Sequence[Column]) -> None:
         cursor.step()
         if field == "data":
             seen = True
-            _walk_rows(cursor, columns)
+            _walk_rows(cursor, columns, max_rows)
         elif field == "probabilities":
             if cursor.kind() != "a boolean":
                 raise InvalidData(f'"probabilities" must be true or false, not {cursor.kind()}')
@@ -90,7 +94,7 @@ def _walk(cursor: _Cursor, columns: Sequence[Column]) -> None:
         raise InvalidData('"data" is missing')
 
 
-def _walk_rows(cursor: _Cursor, columns: Sequence[Column]) -> None:
+def _walk_rows(cursor: _Cursor, columns: Sequence[Column], max_rows: int) -> None:
     if cursor.kind() != "an array":
         raise InvalidData(f'"data" must be an array of rows, not {cursor.kind()}')
     first_kind, index = "", 0
@@ -98,6 +102,8 @@ def _walk_rows(cursor: _Cursor, columns: Sequence[Column]) -> None:
         if cursor.character() == "]":
             cursor.step()
             return
+        if index == max_rows:
+            raise InvalidData(f'"data" has more than {max_rows} rows')
         kind = cursor.kind()
         first_kind = first_kind or kind
         if kind not in ("an array", "an object"):

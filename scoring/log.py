@@ -23,6 +23,7 @@ _NOT_IN_REQUEST_ID = re.compile(rb"[^A-Za-z0-9._:/+=@|-]")
 _REQUEST_ID_LENGTH = 128
 _KEPT = 20_000
 _PAUSE = 0.01  # seconds
+_LONGEST_WAIT = 0.2  # seconds
 _LONGEST_TRACEBACK = 2_500  # with the rest of the line below PIPE_BUF
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -49,8 +50,14 @@ def traceparent_of(headers: Mapping[bytes, bytes]) -> str | None:
 
 
 def log_event(event: str, **fields: Any) -> None:
-    """One line for something other than a request."""
-    _write({"time": _now(), "event": event, **fields})
+    """One line for something other than a request; lost if nobody reads the log."""
+    line = orjson.dumps(
+        {"time": _now(), "event": event, **fields}, default=str, option=orjson.OPT_APPEND_NEWLINE
+    )
+    # A reader that stopped must not keep the service from answering, nor from ending.
+    with suppress(OSError, ValueError):
+        if select.select([], [_STDOUT], [], _LONGEST_WAIT)[1]:
+            os.write(_STDOUT, line)
 
 
 def log_exception(request_id: str, error: BaseException) -> None:
@@ -150,10 +157,6 @@ def _chunks(lines: deque[bytes]) -> Iterator[bytes]:
             chunk = b""
         chunk += line
     yield chunk
-
-
-def _write(record: dict[str, Any]) -> None:
-    _put(orjson.dumps(record, default=str, option=orjson.OPT_APPEND_NEWLINE))
 
 
 def _put(line: bytes) -> None:

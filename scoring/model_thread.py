@@ -22,10 +22,10 @@ class Job:
     __slots__ = ("done", "work")
 
     def __init__(
-        self, work: Callable[[], Any], done: Callable[[Any, Exception | None], None]
+        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]
     ) -> None:
         self.work = work
-        self.done: Callable[[Any, Exception | None], None] | None = done
+        self.done: Callable[[Any, BaseException | None], None] | None = done
 
 
 class ModelThread:
@@ -77,17 +77,17 @@ class ModelThread:
         while True:
             job = self._handed.get()
             result: Any = None
-            error: Exception | None = None
+            error: BaseException | None = None
             try:
                 result = job.work()
-            except Exception as raised:
+            except BaseException as raised:  # a model that calls sys.exit() must not end the thread
                 error = raised
             # RuntimeError: the loop is closed, the process is about to end.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._finish, job, result, error)
             del job, result, error
 
-    def _finish(self, job: Job, result: Any, error: Exception | None) -> None:
+    def _finish(self, job: Job, result: Any, error: BaseException | None) -> None:
         seconds = self._loop.time() - self._began
         self._mean_seconds += _NEWEST * (seconds - self._mean_seconds)
         self.busy = False

@@ -75,13 +75,14 @@ class RequestParser:
             request = ScoreRequest(matrix, len(matrix))
         else:
             request = self._parse_strictly(body)
-        if request.rows > self._max_rows:
-            raise InvalidData(
-                f'"data" has {request.rows} rows; at most {self._max_rows} are allowed'
-            )
+        self._check_count(request.rows)
         if request.probabilities and not self._contract.probabilities:
             raise InvalidData('this model has no probabilities; leave out "probabilities"')
         return request
+
+    def _check_count(self, rows: int) -> None:
+        if rows > self._max_rows:
+            raise InvalidData(f'"data" has {rows} rows; at most {self._max_rows} are allowed')
 
     def _parse_matrix(self, body: bytes) -> npt.NDArray[np.float64] | None:
         """The rows of `{"data": [[number, ...], ...]}`; None for a body that is anything else.
@@ -109,20 +110,24 @@ class RequestParser:
         except (ValueError, KeyError, TypeError, RuntimeError):
             # Not JSON after all, or numbers beyond 64 bits: the strict pass decides.
             return None
-        return np.frombuffer(flat, dtype=np.float64).reshape(rows, -1)
+        numbers = np.frombuffer(flat, dtype=np.float64)
+        if len(numbers) != rows * len(self._names):
+            return None  # a row of one column has no comma, be it empty or not
+        return numbers.reshape(rows, -1)
 
     def _parse_strictly(self, body: bytes) -> ScoreRequest:
         try:
             envelope = self._envelope.decode(body)
             rows = self._decode_rows(envelope.data)
         except msgspec.ValidationError:
-            raise explain(body, self._contract.columns) from None
+            raise explain(body, self._contract.columns, self._max_rows) from None
         except RecursionError:
             raise NotJson("the body is nested too deeply") from None
         except ValueError as error:  # msgspec.DecodeError or UnicodeDecodeError
             raise NotJson(f"the body is not JSON in UTF-8: {error}") from None
         if not rows:
             raise InvalidData('"data" has no rows')
+        self._check_count(len(rows))  # before the costly part
         return ScoreRequest(self._features(rows), len(rows), envelope.probabilities)
 
     def _decode_rows(self, data: msgspec.Raw) -> Sequence[_Row]:

@@ -88,8 +88,18 @@ class Supervisor:
                     self._start(index)
 
     def _start(self, index: int) -> None:
-        # Until the worker has handlers of its own, a signal waits.
+        # Until the worker is known here and has handlers of its own, a signal waits.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            if not self._stops:
+                self._fork(index)
+        except OSError as error:  # out of memory or of processes: those that run go on
+            self._due[index] = time.monotonic() + _PAUSE_SECONDS
+            log_event("worker_not_started", worker=index, reason=error.strerror)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+    def _fork(self, index: int) -> None:
         pid = os.fork()
         if pid == 0:
             code = 1
@@ -105,7 +115,6 @@ class Supervisor:
             finally:
                 # A model that is still at work past the grace period would make a clean end wait.
                 os._exit(code)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         self._workers[pid] = (index, time.monotonic())
 
     def _wait(self) -> None:

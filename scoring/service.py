@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _CLIENT_LEFT = 499  # nginx's code for the log; nobody receives it
 _GZIP = 16 + zlib.MAX_WBITS
+_MOST_MEMBERS = 100  # each costs a copy of what follows it
 
 
 class Service:
@@ -139,6 +140,7 @@ class Service:
 
     def gone(self, request: Request) -> None:
         """The client left before its answer."""
+        request.is_answered = True
         self.give_up(request)
         self.finished(request, _CLIENT_LEFT, "client_left")
 
@@ -184,13 +186,17 @@ class Service:
         future = self._loop.run_in_executor(None, self._metrics.render)
 
         def done(future: asyncio.Future[bytes]) -> None:
-            if not request.is_answered:
+            if request.is_answered:
+                return
+            if (error := future.exception()) is not None:
+                connection.fail(request, self._explained(request, error))
+            else:
                 connection.answer(request, 200, future.result(), CONTENT_TYPE.encode())
 
         future.add_done_callback(done)
 
     def _queue(self, connection: Connection, request: Request, work: Callable[[], Answer]) -> None:
-        def done(answer: Answer, error: Exception | None) -> None:
+        def done(answer: Answer, error: BaseException | None) -> None:
             if error is None:
                 self._scored(connection, request, answer)
             else:
@@ -213,7 +219,7 @@ class Service:
         request.features = answer.features
         connection.answer(request, 200, answer.content)
 
-    def _explained(self, request: Request, error: Exception) -> RequestError:
+    def _explained(self, request: Request, error: BaseException) -> RequestError:
         if isinstance(error, RequestError):
             return error
         log_exception(request.id, error)
@@ -256,6 +262,8 @@ def unpack(content: bytes, limit: int) -> bytes:
     unpacked: list[bytes] = []
     size = 0
     while content:
+        if len(unpacked) == _MOST_MEMBERS:
+            raise NotJson(f"the gzip body has more than {_MOST_MEMBERS} parts")
         member = zlib.decompressobj(_GZIP)
         try:
             part = member.decompress(content, limit - size + 1)

@@ -45,24 +45,23 @@ class Settings:
         )
 
 
-def available_cpus() -> int:
+def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """The CPUs this process may use: its affinity, and the quota of its control group, rounded down."""
     try:
         cpus = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
         cpus = os.cpu_count() or 1
-    return max(1, int(min(cpus, _MOST_WORKERS, _quota())))
+    return max(1, int(min(cpus, _MOST_WORKERS, _quota(cgroup))))
 
 
-def _quota() -> float:
+def _quota(cgroup: Path) -> float:
     """CPUs the control group grants, version 2's or version 1's; infinite where it does not say."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):
         try:
-            folder = Path("/sys/fs/cgroup/cpu")
-            quota = (folder / "cpu.cfs_quota_us").read_text()
-            period = (folder / "cpu.cfs_period_us").read_text()
+            quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text()
+            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text()
         except OSError:
             return math.inf
     try:

@@ -14,6 +14,7 @@ import pandas as pd
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import RandomForestRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -192,4 +193,36 @@ def drill(folder: Path) -> Path:
         runtime="sklearn",
         inputs="columns",
         sample={"request": {"data": [[0, "", None]]}, "result": [0]},
+    )
+
+
+def linear_regressor(folder: Path, columns: list[dict[str, Any]] = NUMBERS) -> Path:
+    """Twice the first of its columns, three times the next and so on, plus 1; in numpy."""
+    coefficients = [float(2 + index) for index in range(len(columns))]
+    return write_bundle(
+        folder,
+        json.dumps({"coefficients": coefficients, "intercept": 1.0}).encode(),
+        "linear.json",
+        kind="regressor",
+        columns=columns,
+        runtime="linear",
+        sample={"request": {"data": [[0] * len(columns)]}, "result": [1]},
+    )
+
+
+def sklearn_forest(folder: Path) -> Path:
+    """A forest through joblib that would like all CPUs for itself."""
+    table = np.random.default_rng(0).uniform(0, 20, (200, 3))
+    frame = pd.DataFrame(table, columns=[column["name"] for column in NUMBERS])
+    estimator = RandomForestRegressor(200, n_jobs=-1).fit(frame, table @ [2, 3, 5] + 1)
+    buffer = io.BytesIO()
+    joblib.dump(estimator, buffer)
+    return write_bundle(
+        folder,
+        buffer.getvalue(),
+        "model.joblib",
+        kind="regressor",
+        columns=NUMBERS,
+        runtime="sklearn",
+        sample={"request": {"data": [[1, 2, 3]]}, "result": [24]},
     )

@@ -61,9 +61,11 @@ class Service:
         settings: Mapping[str, str] | None = None,
         arguments: Sequence[str] = (),
         pass_fds: Sequence[int] = (),
+        command: Sequence[str] = (),
     ) -> None:
+        """`command` starts the server's own, as `prlimit` does."""
         self.process = subprocess.Popen(
-            server_command(*arguments),
+            [*command, *server_command(*arguments)],
             cwd=ROOT,
             env=environment(model_dir, settings or {}),
             stdout=subprocess.PIPE,
