@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 LOCKS = Path("docker/locks")
 ACCEPTED = LOCKS / "accepted.toml"
 
-#: The databases in the order they are asked, as pip-audit names them, and where they are.
-SERVICES = {"pypi": "pypi.org", "osv": "api.osv.dev"}
+#: The databases in the order they are asked, as pip-audit names them and as people do.
+SERVICES = {"pypi": "PyPI", "osv": "OSV"}
 
 #: Seconds for one package, and for a lock.
 TIMEOUT, LIMIT = 20, 900
@@ -74,9 +74,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the database at `host` said of the locks; of `unknown` packages it knows nothing."""
+    """What a database said of the locks; of `unknown` packages it knows nothing."""
 
-    host: str
+    database: str
     findings: Sequence[Finding]
     unknown: Sequence[str]
 
@@ -108,18 +108,18 @@ def ask(locks: Sequence[Path]) -> Answer:
     reasons = []
     # The shortest first: whether a database answers is seen at its first package.
     ordered = sorted(locks, key=lambda path: path.stat().st_size)
-    for service, host in SERVICES.items():
-        console.step(f"asking {host}")
+    for service, name in SERVICES.items():
+        console.step(f"asking {name}")
         try:
             # A cache for this call alone: yesterday's answer is not wanted.
             with tempfile.TemporaryDirectory() as cache:
                 said = {lock.stem: _ask(service, lock, cache) for lock in ordered}
         except _Unreachable as error:
-            reasons.append(f"{host}: {error}")
+            reasons.append(f"{name}: {error}")
             continue
         unknown = {each["name"] for lines in said.values() for each in lines if _unknown(each)}
         findings = [each for lock in sorted(said) for each in _findings(lock, said[lock])]
-        return Answer(host, findings, sorted(unknown))
+        return Answer(name, findings, sorted(unknown))
     raise SlipwayError(
         f"no database of vulnerabilities can be reached ({'; '.join(reasons)})",
         "allow HTTPS to one of them (https_proxy, EXTRA_CA), or run it where they can be reached",
@@ -202,7 +202,7 @@ def run(context: Context) -> Result:
         if not any(each.id in finding.names for finding in answer.findings):
             console.warning(f"{ACCEPTED} accepts {each.id}, which is not found any more")
     if answer.unknown:
-        console.warning(f"{answer.host} does not know {', '.join(answer.unknown)}")
+        console.warning(f"{answer.database} does not know {', '.join(answer.unknown)}")
     if left:
         Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table(left))
         names = sorted({finding.package for finding in left})
@@ -211,7 +211,7 @@ def run(context: Context) -> Result:
             f"{count} known vulnerabilit{'y' if count == 1 else 'ies'} in {', '.join(names)}",
             f"`make lock UPGRADE=1`, or accept them with a reason in {ACCEPTED}",
         )
-    return Result(f"no known vulnerability in {len(locks)} locks, by {answer.host}")
+    return Result(f"no known vulnerability in {len(locks)} locks, by {answer.database}")
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
-"""pypi.org and api.osv.dev on this machine: a proxy that answers in their place.
+"""PyPI's and OSV's databases on this machine: a proxy that answers in their place.
 
-pip-audit asks PyPI at an address of its own and over TLS. So this is the HTTPS_PROXY it is given; it
+pip-audit asks each at an address of its own and over TLS. So this is the HTTPS_PROXY it is given; it
 opens each tunnel itself, with a certificate that REQUESTS_CA_BUNDLE has pip-audit trust.
 """
 
@@ -12,23 +12,17 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
-HOSTS = ("pypi.org", "api.osv.dev")
+import trustme
 
 #: Given a path and a body, a status and what is answered in JSON.
 Answering = Callable[[str, bytes], tuple[int, Any]]
 
 
 class Databases(socketserver.ThreadingTCPServer):
-    """`answers` has what each host says; one that is not there refuses the tunnel."""
+    """`answers` has what PyPI and OSV say; one that is not there refuses the tunnel."""
 
     daemon_threads = True
 
@@ -37,9 +31,8 @@ class Databases(socketserver.ThreadingTCPServer):
         self.answers: dict[str, Answering] = {}
         self.asked: list[str] = []
         self.certificate = folder / "databases.pem"
-        _write_certificate(self.certificate)
-        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.tls.load_cert_chain(self.certificate)
+        self.authority = trustme.CA()
+        self.authority.cert_pem.write_to_path(self.certificate)
 
     @property
     def url(self) -> str:
@@ -53,13 +46,16 @@ class _Tunnel(socketserver.StreamRequestHandler):
         host = self.rfile.readline().split()[1].decode().partition(":")[0]
         while self.rfile.readline().strip():
             pass
-        answering = self.server.answers.get(host)
+        name = "OSV" if ".osv." in host else "PyPI"
+        answering = self.server.answers.get(name)
         if answering is None:
             self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
             return
         self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.server.authority.issue_cert(host).configure_cert(tls)
         try:
-            secure = self.server.tls.wrap_socket(self.connection, server_side=True)
+            secure = tls.wrap_socket(self.connection, server_side=True)
         except (ssl.SSLError, OSError):  # the client does not trust it
             return
         with secure, secure.makefile("rb") as stream:
@@ -68,38 +64,11 @@ class _Tunnel(socketserver.StreamRequestHandler):
                 while header := stream.readline().strip():
                     name, _, value = header.partition(b":")
                     length = int(value) if name.lower() == b"content-length" else length
-                self.server.asked.append(f"{host}{path}")
+                self.server.asked.append(f"{name}{path}")
                 status, content = answering(path, stream.read(length))
                 body = json.dumps(content).encode()
                 head = f"HTTP/1.1 {status} Said\r\nContent-Length: {len(body)}\r\n"
                 secure.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
-
-
-def _write_certificate(path: Path) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "databases")])
-    now = datetime.now(UTC)
-    names = x509.SubjectAlternativeName([x509.DNSName(host) for host in HOSTS])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(names, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path.write_bytes(
-        made.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def accept(locks: Path, until: str, name: str = "CVE-2025-777") -> None:
 def test_findings_are_refused_with_what_mends_them(
     databases: Databases, locks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    databases.answers["pypi.org"] = pypi
+    databases.answers["PyPI"] = pypi
 
     assert audit.main() == 3
 
@@ -100,7 +100,7 @@ def test_findings_are_refused_with_what_mends_them(
         for lock in ("scoring", "toolbox")
     ]
     assert "1 known vulnerability in kiln" in printed.err
-    assert "pypi.org does not know sawmill" in printed.err
+    assert "PyPI does not know sawmill" in printed.err
     assert (outcome(locks)["code"], outcome(locks)["verb"]) == (3, "audit")
     # What two locks share is asked for once a lock at most, and nothing but the locks' packages.
     assert {each.split("/")[2] for each in databases.asked} == {"kiln", "oak-bark", "sawmill"}
@@ -111,11 +111,11 @@ def test_nothing_found_is_said_with_who_was_asked(
 ) -> None:
     for name in ("scoring.txt", "toolbox.txt"):
         (locks / name).unlink()
-    databases.answers["pypi.org"] = pypi
+    databases.answers["PyPI"] = pypi
 
     assert audit.main() == 0
 
-    assert "no known vulnerability in 1 locks, by pypi.org" in capsys.readouterr().out
+    assert "no known vulnerability in 1 locks, by PyPI" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("first", [packages_alone, broken, None])
@@ -123,8 +123,8 @@ def test_where_pypi_cannot_say_osv_is_asked(
     first: Any, databases: Databases, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if first:
-        databases.answers["pypi.org"] = first
-    databases.answers["api.osv.dev"] = osv
+        databases.answers["PyPI"] = first
+    databases.answers["OSV"] = osv
 
     assert audit.main() == 3
 
@@ -134,15 +134,15 @@ def test_where_pypi_cannot_say_osv_is_asked(
 def test_where_no_database_answers_it_fails_and_names_them(
     databases: Databases, locks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    databases.answers["pypi.org"] = packages_alone
-    databases.answers["api.osv.dev"] = broken
+    databases.answers["PyPI"] = packages_alone
+    databases.answers["OSV"] = broken
 
     assert audit.main() == 1
 
     printed = capsys.readouterr()
     assert "no database of vulnerabilities can be reached" in printed.err
-    assert "pypi.org: it knows no package of az.txt, as a mirror without" in printed.err
-    assert "api.osv.dev: 503" in printed.err
+    assert "PyPI: it knows no package of az.txt, as a mirror without" in printed.err
+    assert "OSV: 503" in printed.err
     assert "https_proxy" in printed.err
     assert "Traceback" not in printed.err + printed.out
     assert outcome(locks)["code"] == 1
@@ -162,18 +162,18 @@ def test_a_network_that_is_shut_is_named(
             monkeypatch.setenv(name, "http://127.0.0.1:9")
     else:
         monkeypatch.delenv("REQUESTS_CA_BUNDLE")
-        databases.answers = {"pypi.org": pypi, "api.osv.dev": osv}
+        databases.answers = {"PyPI": pypi, "OSV": osv}
 
     assert audit.main() == 1
 
     why = "Connection refused" if trusted else "certificate verify failed"
-    assert f"pypi.org: {why}" in capsys.readouterr().err
+    assert f"PyPI: {why}" in capsys.readouterr().err
 
 
 def test_what_is_accepted_with_a_reason_is_told_and_passes(
     databases: Databases, locks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    databases.answers["pypi.org"] = pypi
+    databases.answers["PyPI"] = pypi
     accept(locks, "2999-01-01")
 
     assert audit.main() == 0
@@ -183,7 +183,7 @@ def test_what_is_accepted_with_a_reason_is_told_and_passes(
 
 
 def test_from_its_day_on_it_counts_again(databases: Databases, locks: Path) -> None:
-    databases.answers["pypi.org"] = pypi
+    databases.answers["PyPI"] = pypi
     accept(locks, "2020-01-01")
 
     assert audit.main() == 3
@@ -192,7 +192,7 @@ def test_from_its_day_on_it_counts_again(databases: Databases, locks: Path) -> N
 def test_what_is_accepted_and_gone_is_told(
     databases: Databases, locks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    databases.answers["pypi.org"] = pypi
+    databases.answers["PyPI"] = pypi
     accept(locks, "2999-01-01", "CVE-2024-1")
 
     assert audit.main() == 3
@@ -226,7 +226,7 @@ def test_a_wrong_list_is_a_mistake_of_use(
 def test_a_lock_without_hashes_is_named(
     databases: Databases, locks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    databases.answers["pypi.org"] = pypi
+    databases.answers["PyPI"] = pypi
     (locks / "az.txt").write_text("kiln==1.4\n")
 
     assert audit.main() == 1
