@@ -137,6 +137,7 @@ class Service:
         """Nobody waits for its answer any more."""
         if request.job is not None:
             self.model.give_up(request.job)
+            request.job = None
 
     def gone(self, request: Request) -> None:
         """The client left before its answer."""
@@ -197,6 +198,7 @@ class Service:
 
     def _queue(self, connection: Connection, request: Request, work: Callable[[], Answer]) -> None:
         def done(answer: Answer, error: BaseException | None) -> None:
+            request.job = None  # it holds the request: together they would outlive the answer
             if error is None:
                 self._scored(connection, request, answer)
             else:

@@ -75,3 +75,14 @@ def test_answers_go_to_whom_they_belong(regressor: Service) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(check, range(8)))
+
+
+def test_large_requests_leave_no_memory_behind(
+    regressor_dir: Path, start: Callable[..., Service]
+) -> None:
+    service = start(regressor_dir)
+    body = json.dumps({"data": [[0.123456, 1.234567, 2.345678]] * 20_000}).encode()
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(service.score, [body] * 150))
+    assert {answer.status for answer in answers} == {200}
+    assert service.memory_mb(peak=True) < 130
