@@ -25,11 +25,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scoring.batch_check import check
+from scoring.batch_check import Checked, check
 from scoring.batch_errors import BatchError
 from scoring.batch_input import SUFFIXES, Input, open_input
 from scoring.batch_output import Output, making, reject_lines, rejects_path
-from scoring.batch_rows import Position, Reject, Unit, Wanted
+from scoring.batch_rows import Position, Reject, Rows, Unit, Wanted
 from scoring.contract import FILE_NAME, Contract, load_contract
 from scoring.errors import InvalidData, StartError
 from scoring.parse import Features
@@ -242,21 +242,21 @@ class _Model:
         """Check and predict a unit's rows. Raises BatchError if the model breaks on them."""
         file = self._job.files[unit.file]
         rows = source.rows(unit)
-        checked = check(self._contract.columns, rows)
-        count = len(checked.columns[0])
-        found: list[tuple[int, int, Predictions]] = []
+        found: list[Predictions] = []
         refused: list[tuple[int, InvalidData]] = []
         try:
-            for start in range(0, count, _BLOCK):
-                stop = min(start + _BLOCK, count)
-                self._predict(checked.columns, start, stop, found, refused)
+            checked = self._sound(rows, found)
+            if checked is None:
+                found.clear()
+                checked = check(self._contract.columns, rows)
+                self._predict_all(checked.columns, found, refused)
         except Exception as error:
             raise BatchError(
                 f"the model failed on {file} near row {unit.row}: {type(error).__name__}: {error}",
                 "mend the model, or take these rows out",
                 exit_code=1,
             ) from error
-        kept = checked.kept
+        kept, count = checked.kept, len(checked.columns[0])
         rejects = rows.rejects + checked.rejects
         if refused:
             every = np.arange(count) if kept is None else kept
@@ -271,7 +271,7 @@ class _Model:
             carried = carried.take(pa.array(kept))
         columns = [
             pc.cast(carried.column(name), source.kept[name]) for name in self._job.keep
-        ] + self._columns([each for _, _, each in found])
+        ] + self._columns(found)
         table = pa.table(columns, schema=self.schema(source))
         return _Part(
             table,
@@ -281,21 +281,43 @@ class _Model:
             unit.after,
         )
 
+    def _sound(self, rows: Rows, found: list[Predictions]) -> Checked | None:
+        """The rows without a look at them, if the model is linear and their predictions are finite.
+
+        A sum of products is finite only if every number in it is.
+        """
+        columns = [rows.table.column(column.name) for column in self._contract.columns]
+        if self._contract.runtime != "linear" or any(each.type != pa.float64() for each in columns):
+            return None
+        values = [column.to_numpy() for column in columns]
+        with np.errstate(all="ignore"):
+            self._predict_all(values, found, [])
+        finite = all(np.isfinite(each.result).all() for each in found)
+        return Checked(values, None, []) if finite else None
+
+    def _predict_all(
+        self,
+        columns: Sequence[npt.NDArray[Any]],
+        found: list[Predictions],
+        refused: list[tuple[int, InvalidData]],
+    ) -> None:
+        count = len(columns[0])
+        for start in range(0, count, _BLOCK):
+            self._predict(columns, start, min(start + _BLOCK, count), found, refused)
+
     def _predict(
         self,
         columns: Sequence[npt.NDArray[Any]],
         start: int,
         stop: int,
-        found: list[tuple[int, int, Predictions]],
+        found: list[Predictions],
         refused: list[tuple[int, InvalidData]],
     ) -> None:
         """Predict rows `start` to `stop`; where the model refuses them, halve them until it is one."""
         features = self._features([values[start:stop] for values in columns])
         try:
             with self._turn:
-                found.append(
-                    (start, stop, self._runtime.predict(features, self._job.probabilities))
-                )
+                found.append(self._runtime.predict(features, self._job.probabilities))
         except InvalidData as error:
             if stop - start == 1:
                 refused.append((start, error))
