@@ -83,7 +83,8 @@ def train(folder: Path) -> None:
 
 def score_ours(folder: Path) -> dict[str, Any]:
     """Score with our batch scorer, in this process."""
-    from scoring.batch import Job, score_files
+    from scoring.batch import score_files
+    from scoring.batch_rows import Job
 
     job = Job(folder / "model", [folder / "in.parquet"], folder / "ours.parquet")
     summary = score_files(job)

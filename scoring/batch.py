@@ -10,54 +10,25 @@ import errno
 import hashlib
 import os
 import resource
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from scoring.batch_check import check
 from scoring.batch_errors import BatchError
 from scoring.batch_input import SUFFIXES, Input, open_input
-from scoring.batch_output import Output, making, reject_lines, rejects_path
-from scoring.batch_rows import Position, Reject, Unit, Wanted
+from scoring.batch_model import PREDICTION, Model, Part, probability_columns
+from scoring.batch_output import Output, making, rejects_path
+from scoring.batch_rows import Job, Wanted
 from scoring.contract import FILE_NAME, Contract, load_contract
-from scoring.errors import InvalidData, StartError
-from scoring.parse import Features
-from scoring.runtime import Predictions, load_runtime
+from scoring.errors import StartError
 
 #: Decoded input in flight, in bytes, however many cores there are.
 _IN_FLIGHT = 48 << 20
 _MOST_WORKERS = 16
-
-#: Rows a model predicts at once: few enough to stay in a core's cache.
-_BLOCK = 16_384
-
-PREDICTION = "prediction"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to score: `files` of one kind, with the model in `model_dir`, into `output`.
-
-    `keep` names columns of the input that are carried over. `probabilities` asks for a column for
-    each class of a classifier.
-    """
-
-    model_dir: Path
-    files: Sequence[Path]
-    output: Path
-    keep: Sequence[str] = ()
-    probabilities: bool = False
 
 
 class Progress(NamedTuple):
@@ -86,21 +57,13 @@ class Summary(NamedTuple):
         return (self.written + self.rejected - self.resumed) / max(self.seconds, 1e-9)
 
 
-class _Part(NamedTuple):
-    table: pa.Table
-    encoded: pa.Buffer
-    rejects: bytes
-    rejected: int
-    after: Position
-
-
 def score_files(job: Job, progress: Callable[[Progress], None] = lambda _: None) -> Summary:
     """Do the job, or finish one that was interrupted. Raises BatchError."""
     began = time.monotonic()
     with _disk(job.output):
         try:
             contract = load_contract(job.model_dir)
-            model = _Model(contract, job)
+            model = Model(contract, job)
         except StartError as error:
             raise BatchError(str(error), "package the model again", error.exit_code) from error
         _check_output(job, contract)
@@ -149,7 +112,7 @@ def _check_output(job: Job, contract: Contract) -> None:
     if job.probabilities and not contract.probabilities:
         raise BatchError("PROBABILITIES: this model has none", "leave it out")
     twice = [name for name in job.keep if job.keep.count(name) > 1]
-    added = [PREDICTION, *_probability_columns(contract)] if job.probabilities else [PREDICTION]
+    added = [PREDICTION, *probability_columns(contract)] if job.probabilities else [PREDICTION]
     for name in [*twice, *(name for name in job.keep if name in added)]:
         raise BatchError(
             f"KEEP={','.join(job.keep)}: the output would have two columns {name}",
@@ -175,14 +138,14 @@ def _origin(job: Job) -> dict[str, Any]:
 
 def _run(
     source: Input,
-    model: _Model,
+    model: Model,
     output: Output,
     workers: int,
     progress: Callable[[Progress], None],
 ) -> None:
     """Read here, predict on `workers` threads, write on one more, all at the same time."""
 
-    def write(part: _Part) -> None:
+    def write(part: Part) -> None:
         output.add(part.table, part.encoded, part.rejects, part.rejected, part.after)
 
     def shown() -> None:
@@ -190,7 +153,7 @@ def _run(
         progress(Progress(share, output.written, output.rejected))
 
     writing: Future[None] | None = None
-    pending: deque[Future[_Part]] = deque()
+    pending: deque[Future[Part]] = deque()
     pool, writer = ThreadPoolExecutor(workers), ThreadPoolExecutor(1)
     try:
         shown()
@@ -214,152 +177,6 @@ def _run(
     finally:
         pool.shutdown(cancel_futures=True)
         writer.shutdown()
-
-
-class _Model:
-    """The model over whole columns; any thread may ask it."""
-
-    def __init__(self, contract: Contract, job: Job) -> None:
-        self._contract = contract
-        self._job = job
-        self._runtime = load_runtime(contract, job.model_dir)
-        # An estimator of the user's own may not bear two threads; the service has one for it too.
-        self._turn: Any = threading.Lock() if contract.runtime == "sklearn" else nullcontext()
-        # Columns are copied fastest into columns, but onnxruntime would copy such a matrix again.
-        self._order: Any = "F" if contract.runtime == "linear" else "C"
-        self._label_type = _label_type(contract)
-
-    def schema(self, source: Input) -> pa.Schema:
-        """The output's columns."""
-        fields = [pa.field(name, source.kept[name]) for name in self._job.keep]
-        fields.append(pa.field(PREDICTION, self._label_type))
-        if self._job.probabilities:
-            names = _probability_columns(self._contract)
-            fields += [pa.field(name, pa.float64()) for name in names]
-        return pa.schema(fields)
-
-    def part(self, source: Input, unit: Unit, encode: Callable[[pa.Table], pa.Buffer]) -> _Part:
-        """Check and predict a unit's rows. Raises BatchError if the model breaks on them."""
-        file = self._job.files[unit.file]
-        rows = source.rows(unit)
-        checked = check(self._contract.columns, rows)
-        count = len(checked.columns[0])
-        found: list[tuple[int, int, Predictions]] = []
-        refused: list[tuple[int, InvalidData]] = []
-        try:
-            for start in range(0, count, _BLOCK):
-                stop = min(start + _BLOCK, count)
-                self._predict(checked.columns, start, stop, found, refused)
-        except Exception as error:
-            raise BatchError(
-                f"the model failed on {file} near row {unit.row}: {type(error).__name__}: {error}",
-                "mend the model, or take these rows out",
-                exit_code=1,
-            ) from error
-        kept = checked.kept
-        rejects = rows.rejects + checked.rejects
-        if refused:
-            every = np.arange(count) if kept is None else kept
-            indices = [row for row, _ in refused]
-            numbers = rows.numbers(every[indices].tolist())
-            rejects += [
-                _refusal(number, error) for number, (_, error) in zip(numbers, refused, strict=True)
-            ]
-            kept = np.delete(every, indices)
-        carried = rows.table.select(list(self._job.keep))
-        if kept is not None:
-            carried = carried.take(pa.array(kept))
-        columns = [
-            pc.cast(carried.column(name), source.kept[name]) for name in self._job.keep
-        ] + self._columns([each for _, _, each in found])
-        table = pa.table(columns, schema=self.schema(source))
-        return _Part(
-            table,
-            encode(table),
-            reject_lines(str(file), sorted(rejects)),
-            len(rejects),
-            unit.after,
-        )
-
-    def _predict(
-        self,
-        columns: Sequence[npt.NDArray[Any]],
-        start: int,
-        stop: int,
-        found: list[tuple[int, int, Predictions]],
-        refused: list[tuple[int, InvalidData]],
-    ) -> None:
-        """Predict rows `start` to `stop`; where the model refuses them, halve them until it is one."""
-        features = self._features([values[start:stop] for values in columns])
-        try:
-            with self._turn:
-                found.append(
-                    (start, stop, self._runtime.predict(features, self._job.probabilities))
-                )
-        except InvalidData as error:
-            if stop - start == 1:
-                refused.append((start, error))
-                return
-            middle = (start + stop) // 2
-            self._predict(columns, start, middle, found, refused)
-            self._predict(columns, middle, stop, found, refused)
-
-    def _features(self, columns: list[npt.NDArray[Any]]) -> Features:
-        if not self._contract.takes_matrix:
-            return columns
-        matrix = np.empty((len(columns[0]), len(columns)), order=self._order)
-        for index, values in enumerate(columns):
-            matrix[:, index] = values
-        return matrix
-
-    def _columns(self, found: Sequence[Predictions]) -> list[pa.Array]:
-        """Predictions and, if asked for, probabilities; null where the service would say null."""
-        if self._contract.kind == "regressor":
-            columns = [_finite([each.result for each in found])]
-        else:
-            labels = [label for each in found for label in each.result]
-            if self._label_type == pa.string():
-                labels = [str(label) for label in labels]
-            columns = [pa.array(labels, self._label_type)]
-        if self._job.probabilities:
-            for index in range(len(self._contract.classes or [])):
-                columns.append(
-                    _finite(
-                        [
-                            each.probabilities[:, index]
-                            for each in found
-                            if each.probabilities is not None
-                        ]
-                    )
-                )
-        return columns
-
-
-def _finite(pieces: Sequence[Any]) -> pa.Array:
-    values = np.concatenate(pieces) if pieces else np.empty(0)
-    finite = np.isfinite(values)
-    return pa.array(values) if finite.all() else pa.array(values, mask=~finite)
-
-
-def _refusal(number: int, error: InvalidData) -> Reject:
-    reason = str(error)
-    if error.row is not None:
-        place = InvalidData("", error.row, error.column)
-        reason = reason.removeprefix(str(place))
-    return Reject(number, error.column or "", reason, "")
-
-
-def _label_type(contract: Contract) -> pa.DataType:
-    kinds = {type(label) for label in contract.classes or []}
-    if contract.kind == "regressor" or kinds in ({float}, {int, float}):
-        return pa.float64()
-    if len(kinds) > 1:
-        return pa.string()
-    return {bool: pa.bool_(), int: pa.int64()}.get(kinds.pop(), pa.string())
-
-
-def _probability_columns(contract: Contract) -> list[str]:
-    return [f"probability_{label}" for label in contract.classes or []]
 
 
 @contextmanager

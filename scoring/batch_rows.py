@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -11,6 +13,21 @@ from scoring.contract import Column
 
 #: What counts as missing in a number column of a CSV file, as where models are trained.
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to score: `files` of one kind, with the model in `model_dir`, into `output`.
+
+    `keep` names columns of the input that are carried over. `probabilities` asks for a column for
+    each class of a classifier.
+    """
+
+    model_dir: Path
+    files: Sequence[Path]
+    output: Path
+    keep: Sequence[str] = ()
+    probabilities: bool = False
 
 
 class Wanted(NamedTuple):

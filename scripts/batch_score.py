@@ -47,10 +47,11 @@ def run(context: Context) -> Result:
         # Every core predicts already; threads of numpy's own would only be in the way.
         os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
-    from scoring.batch import Job, score_files
+    from scoring.batch import score_files
     from scoring.batch_errors import BatchError
     from scoring.batch_input import find_files
     from scoring.batch_output import rejects_path
+    from scoring.batch_rows import Job
 
     try:
         files = find_files(pattern, context.root)

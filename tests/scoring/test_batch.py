@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from scoring import batch_output
-from scoring.batch import Job, Summary, score_files
+from scoring.batch import Summary, score_files
 from scoring.batch_errors import BatchError
 from scoring.batch_input import find_files
+from scoring.batch_rows import Job
 from scoring.contract import load_contract
 from scoring.runtime import load_runtime
 from scoring.score import Scorer
@@ -438,7 +439,8 @@ def test_a_full_disk_is_said_and_what_is_done_stays(
 SCORE = """
 import sys
 from pathlib import Path
-from scoring.batch import Job, score_files
+from scoring.batch import score_files
+from scoring.batch_rows import Job
 model, output, *files = map(Path, sys.argv[1:])
 print(score_files(Job(model, files, output, ["id"])).peak_bytes)
 """
