@@ -33,6 +33,7 @@ _PEERS = ("azureml", "mlflow", "bentoml", "mlserver")
 _ROWS = (1, 100, 10_000)
 _CONNECTIONS = (1, 8)
 _SECONDS, _ROUNDS = 2, 5
+_BATCH_ROWS, _BATCH_ROUNDS, _BATCH_TARGET = 10_000_000, 3, 3.0
 #: Of its core; a load that took more measured wrk, not the server.
 _BUSY = 0.95
 
@@ -61,6 +62,7 @@ def whole(call: Mapping[str, str], name: str, default: int, most: int) -> int:
 
 def run(context: Context) -> Result:
     """Measure, show, and judge."""
+    from benchmarks.batch import measure as measure_batch
     from benchmarks.environments import blas
     from benchmarks.machine import machine, two_cores
     from benchmarks.measure import Plan, measure
@@ -73,6 +75,8 @@ def run(context: Context) -> Result:
     require_wrk()
     server_core, client_core = two_cores()
     folder = context.root / "build" / "bench"
+    console.step("batch scoring against pandas with scikit-learn, on all cores")
+    batch = measure_batch(folder, _BATCH_ROWS, min(rounds, _BATCH_ROUNDS))
     subject = make_subject(context.root, context.settings, folder)
     contestants = _contestants(context.root, folder, subject, peers)
     os.sched_setaffinity(0, {client_core})
@@ -93,7 +97,10 @@ def run(context: Context) -> Result:
     ours = [each.name for each in contestants if each.package is None]
     compared = ratios(runs, ours, [each.name for each in contestants if each.package])
     found, sizes = figures(runs), footprints(starts)
-    judged = targets(compared, sizes)
+    judged = [
+        *targets(compared, sizes),
+        Target("batch scoring over pandas", batch["ratio"], "at least", _BATCH_TARGET, "x"),
+    ]
     document = {
         "time": now(),
         "machine": measured_on,
@@ -112,12 +119,13 @@ def run(context: Context) -> Result:
         "medians": [asdict(each) for each in found],
         "footprints": [asdict(each) for each in sizes],
         "ratios": [asdict(each) for each in compared],
+        "batch": batch,
         "targets": [{**asdict(each), "met": each.met} for each in judged],
     }
     text = json.dumps(document, indent=2, allow_nan=False)
     write_atomic(folder / "bench.json", f"{text}\n".encode())
     draw(folder / "bench.png", compared)
-    show(_console(), found, sizes, compared, judged)
+    show(_console(), found, sizes, compared, batch, judged)
     if limited := {run.server for run in runs if run.load.client_busy > _BUSY}:
         console.warning(f"wrk was at its limit: {', '.join(sorted(limited))} could answer more")
     return _outcome(judged)

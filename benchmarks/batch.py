@@ -1,6 +1,6 @@
 """Batch scoring against pandas with scikit-learn: the same Parquet file, processes in turn.
 
-    python benchmarks/batch.py [--rows 10000000] [--rounds 3] [--folder build/benchmarks]
+    python -m benchmarks.batch [--rows 10000000] [--rounds 3] [--folder build/bench]
 
 Prints JSON: rows per second of every round, their medians, the ratio, peak memory in bytes. Both sides
 read ten columns of numbers, predict with StandardScaler and Ridge, and write one column; what they
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.environments import plain_environ
+from scripts.errors import SlipwayError
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = [f"x{index}" for index in range(10)]
@@ -111,8 +113,8 @@ def score_with_pandas(folder: Path) -> dict[str, Any]:
 SIDES = {"ours": score_ours, "pandas": score_with_pandas}
 
 
-def run(folder: Path, rows: int, rounds: int) -> dict[str, Any]:
-    """Both sides in turn, each in a process of its own. ValueError if they predict differently."""
+def compare(folder: Path, rows: int, rounds: int) -> dict[str, Any]:
+    """Both sides in turn, each in a process of its own. SlipwayError if they predict differently."""
     import pandas as pd
 
     generate(folder / "in.parquet", rows)
@@ -124,7 +126,9 @@ def run(folder: Path, rows: int, rounds: int) -> dict[str, Any]:
     ours, theirs = (pd.read_parquet(folder / f"{side}.parquet")["prediction"] for side in SIDES)
     difference = float(((ours - theirs).abs() / theirs.abs().clip(lower=1.0)).max())
     if len(ours) != rows or not difference <= TOLERANCE:
-        raise ValueError(f"the predictions differ by {difference:.2g}, rows {len(ours)} of {rows}")
+        raise SlipwayError(
+            f"batch-score and pandas differ by {difference:.2g}, with {len(ours)} rows of {rows}"
+        )
     speeds = {
         side: [each["rows"] / each["seconds"] for each in results]
         for side, results in found.items()
@@ -142,12 +146,20 @@ def run(folder: Path, rows: int, rounds: int) -> dict[str, Any]:
     }
 
 
+def measure(folder: Path, rows: int, rounds: int) -> dict[str, Any]:
+    """`compare` in a folder of its own below `folder`, gone afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="batch-") as own:
+        return compare(Path(own), rows, rounds)
+
+
 def _in_process(side: str, folder: Path) -> dict[str, Any]:
     # As `make batch-score` sets it: every core predicts already.
     own = {"OPENBLAS_NUM_THREADS": "1"} if side == "ours" else {}
+    environ = {**plain_environ(), **own, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, __file__, "--side", side, "--folder", folder],
-        env={**os.environ, **own, "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-m", "benchmarks.batch", "--side", side, "--folder", folder],
+        env=environ,
         stdout=subprocess.PIPE,
         check=True,
     )
@@ -159,15 +171,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "benchmarks")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "bench")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.side:
         print(json.dumps(SIDES[given.side](given.folder)))
         return 0
-    given.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=given.folder, prefix="batch-") as folder:
-        print(json.dumps(run(Path(folder), given.rows, given.rounds), indent=1))
+    print(json.dumps(measure(given.folder, given.rows, given.rounds), indent=1))
     return 0
 
 

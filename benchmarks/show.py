@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -26,12 +27,11 @@ def show(
     found: Sequence[Figure],
     sizes: Sequence[Footprint],
     compared: Sequence[Ratio],
+    batch: Mapping[str, Any],
     judged: Sequence[Target],
 ) -> None:
     """Print the tables; `console` knows the terminal's width, and whether it has colours."""
-    speed = _table(
-        "Medians", "server", "rows", "connections", "requests/s", "p50 ms", "p99 ms", "CPU us"
-    )
+    speed = _table("Medians", "server", "rows", "conns", "requests/s", "p50 ms", "p99 ms", "CPU us")
     for each in found:
         speed.add_row(
             *(each.server, f"{each.rows:,}", str(each.connections)),
@@ -46,15 +46,17 @@ def show(
         )
     console.print(start)
     if compared:
-        times = _table(
-            "Ratios", "server", "over", "rows", "connections", "requests/s", "p99", "CPU"
-        )
+        times = _table("Ratios", "server", "over", "rows", "conns", "requests/s", "p99", "CPU")
         for ratio in compared:
             times.add_row(
                 *(ratio.server, ratio.peer, f"{ratio.rows:,}", str(ratio.connections)),
                 *(f"{ratio.throughput:.1f} x", f"{ratio.p99:.3f} x", f"{ratio.processor:.1f} x"),
             )
         console.print(times)
+    files = _table("Batch scoring", "program", "rows/s", "peak MB")
+    for side, speed_of in batch["median_rows_per_second"].items():
+        files.add_row(side, f"{speed_of:,.0f}", f"{batch['peak_bytes'][side] / 1e6:.0f}")
+    console.print(files)
     if judged:
         goals = _table("Targets", "target", "is", "should be", "met")
         for goal in judged:

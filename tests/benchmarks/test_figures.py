@@ -85,11 +85,17 @@ def test_the_tables_and_the_picture_show_what_was_found(tmp_path: Path) -> None:
     compared = ratios(both(), ["slipway linear"], ["azureml"])
     judged = [Target("speed", 20.0, "at least", 15.0, "x"), Target("size", 9.0, "under", 5.0, "MB")]
     stream = io.StringIO()
-    show(Console(file=stream, width=160), figures(both()), footprints(starts()), compared, judged)
+    batch = {
+        "median_rows_per_second": {"ours": 9e6, "pandas": 2e6},
+        "peak_bytes": {"ours": 240e6, "pandas": 2.7e9},
+    }
+    console = Console(file=stream, width=80)
+    show(console, figures(both()), footprints(starts()), compared, batch, judged)
     lines = stream.getvalue().splitlines()
     assert "\x1b" not in stream.getvalue()
     assert any("slipway linear" in line and "1,800" in line for line in lines)
     assert any("speed" in line and "at least 15 x" in line and " yes " in line for line in lines)
+    assert any("ours" in line and "9,000,000" in line and "240" in line for line in lines)
     assert any("size" in line and " no " in line for line in lines)
     draw(tmp_path / "bench.png", compared)
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
