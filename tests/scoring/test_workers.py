@@ -16,6 +16,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
+from sklearn.ensemble import RandomForestRegressor
 
 from scoring.settings import available_cpus
 from tests.scoring import bundles
@@ -239,10 +240,11 @@ def test_load_is_spread_over_the_workers(drill_dir: Path, start: Callable[..., S
 def test_numeric_libraries_start_no_threads_of_their_own(
     tmp_path: Path, regressor_dir: Path, start: Callable[..., Service]
 ) -> None:
+    greedy = RandomForestRegressor(200, n_jobs=-1)
     folders = {
         "linear": bundles.linear_regressor(tmp_path / "linear"),
         "onnx": regressor_dir,
-        "forest": bundles.sklearn_forest(tmp_path / "forest"),
+        "forest": bundles.sklearn_regressor(tmp_path / "forest", greedy),
     }
     body = json.dumps({"data": [[1, 2, 3]] * 5000}).encode()
     threads = {}
