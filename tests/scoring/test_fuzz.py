@@ -81,7 +81,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture(params=SECONDS)
-def spend(request: pytest.FixtureRequest) -> Callable[[str, Callable[..., None]], None]:
+def spend(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Runs a property with new examples until its share of the time is over."""
 
     def run(name: str, strategy: Any, check: Callable[[Any], None]) -> None:
