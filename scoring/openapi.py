@@ -14,8 +14,11 @@ _SCORE_ERRORS: tuple[tuple[type[errors.RequestError], str], ...] = (
     (errors.NotJson, "The body is not JSON in UTF-8, or the request is not HTTP."),
     (errors.Unauthorized, "The key is missing or wrong."),
     (errors.TooSlow, "The body did not arrive in time."),
-    (errors.BodyTooLarge, "The body is larger than {max_body_bytes} bytes."),
-    (errors.UnsupportedMedia, "The body is not application/json in UTF-8 without encoding."),
+    (errors.BodyTooLarge, "The body is larger than {max_body_bytes} bytes, as sent or unpacked."),
+    (
+        errors.UnsupportedMedia,
+        "The body is not application/json in UTF-8, as it is or with Content-Encoding: gzip.",
+    ),
     (
         errors.InvalidData,
         "The JSON is not what the model takes: its shape, a value's type, a row's width, more "
@@ -45,6 +48,7 @@ def describe(contract: Contract, settings: Settings) -> dict[str, Any]:
             "/score": {"post": _score(contract, settings, secured)},
             "/": {"get": _page("health", "Whether the service is healthy.", "Health")},
             "/swagger.json": {"get": _page("describe", "This description.", None)},
+            "/metrics": {"get": _metrics(secured)},
         },
         "components": components,
     }
@@ -71,6 +75,7 @@ def _score(contract: Contract, settings: Settings, secured: bool) -> dict[str, A
     operation: dict[str, Any] = {
         "operationId": "score",
         "summary": f"Predict {contract.target} for rows of data.",
+        "description": "The body may be compressed, with Content-Encoding: gzip.",
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": _ref("ScoreRequest"), "example": request}},
@@ -191,6 +196,15 @@ def _page(operation: str, summary: str, schema: str | None) -> dict[str, Any]:
             }
         },
     }
+
+
+def _metrics(secured: bool) -> dict[str, Any]:
+    page = _page("metrics", "Figures for Prometheus.", None)
+    page["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    if secured:
+        page["responses"]["401"] = _error(errors.Unauthorized, "The key is missing or wrong.")
+        page["security"] = [{"key": []}]
+    return page
 
 
 def _error(error: type[errors.RequestError], description: str) -> dict[str, Any]:

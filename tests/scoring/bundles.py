@@ -14,7 +14,6 @@ import pandas as pd
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import RandomForestRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -47,6 +46,8 @@ class Drill:
             raise ValueError("no such category\\nmore")
         if row["mode"] == "crash":
             raise KeyError("secret detail")
+        if row["mode"] == "exit":
+            raise SystemExit(3)
         if row["mode"] == "short":
             return np.zeros(0)
         if row["mode"] == "infinite":
@@ -210,13 +211,12 @@ def linear_regressor(folder: Path, columns: list[dict[str, Any]] = NUMBERS) -> P
     )
 
 
-def sklearn_forest(folder: Path) -> Path:
-    """A forest through joblib that would like all CPUs for itself."""
+def sklearn_regressor(folder: Path, estimator: Any) -> Path:
+    """An estimator of `NUMBERS` through joblib."""
     table = np.random.default_rng(0).uniform(0, 20, (200, 3))
     frame = pd.DataFrame(table, columns=[column["name"] for column in NUMBERS])
-    estimator = RandomForestRegressor(200, n_jobs=-1).fit(frame, table @ [2, 3, 5] + 1)
     buffer = io.BytesIO()
-    joblib.dump(estimator, buffer)
+    joblib.dump(estimator.fit(frame, table @ [2, 3, 5] + 1), buffer)
     return write_bundle(
         folder,
         buffer.getvalue(),

@@ -46,7 +46,7 @@ def test_the_document_holds_together(regressor: Service, classifier: Service) ->
             "version": "7",
             "description": document["info"]["description"],
         }
-        assert set(document["paths"]) == {"/", "/score", "/swagger.json"}
+        assert set(document["paths"]) == {"/", "/score", "/swagger.json", "/metrics"}
         responses = document["paths"]["/score"]["post"]["responses"]
         assert set(responses) == ERRORS | {"200"}
         schemas = document["components"]["schemas"]
@@ -109,7 +109,9 @@ def test_limits_and_key_stand_in_it(regressor_dir: Path, start: Callable[..., Se
     document = description(service)
     data = document["components"]["schemas"]["ScoreRequest"]["properties"]["data"]
     assert [form["maxItems"] for form in data["oneOf"]] == [12, 12]
-    assert "401" in document["paths"]["/score"]["post"]["responses"]
+    for operation in (document["paths"]["/score"]["post"], document["paths"]["/metrics"]["get"]):
+        assert "401" in operation["responses"]
+        assert operation["security"] == [{"key": []}]
     assert document["components"]["securitySchemes"] == {
         "key": {"type": "http", "scheme": "bearer"}
     }

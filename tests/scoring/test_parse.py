@@ -26,7 +26,7 @@ PARSER = RequestParser(
         sha256="",
         sample=Sample({}, []),
     ),
-    max_rows=100,
+    max_rows=100_000,
 )
 
 CELLS = st.one_of(

@@ -209,8 +209,8 @@ def test_small_chunks_and_endless_trailers_cost_little(service: Service) -> None
     head = HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     with clients(service, 1, head + b"2\r\n  \r\n" * 1_000_000 + b"0\r\n\r\n") as (connection,):
         assert last(connection).startswith(b"HTTP/1.1 400")
-    endless = clients(service, 1, head + b"2\r\n{}\r\n0\r\nX: ")
-    with endless as (connection,), suppress(ConnectionError):
+    trailer = clients(service, 1, head + b"2\r\n{}\r\n0\r\nX: ")
+    with trailer as (connection,), suppress(ConnectionError):
         for _ in range(100):
             connection.sendall(b"x" * 1_000_000)
     assert service.logged(status=431)
