@@ -277,7 +277,9 @@ def bodies(draw: st.DrawFn, columns: int = 3) -> bytes:
     plain_number = st.floats(-1e6, 1e6).map(repr) | st.integers(-1000, 1000).map(str)
     number = draw(st.sampled_from([plain_number, plain_number, _NUMBER]))
     rows = []
-    for width in draw(st.lists(widths, max_size=6)):
+    # As many values as whole rows have, in rows that are not.
+    ragged = st.permutations([columns - 1, columns, columns + 1])
+    for width in draw(st.lists(widths, max_size=6) | ragged):
         cells = [draw(_SPACE) + draw(number) + draw(_SPACE) for _ in range(width)]
         row = "[" + ",".join(cells) + "]"
         rows.append(draw(st.sampled_from([row] * 20 + [f"[{row}]", row + ",", row[:-1], "[]"])))

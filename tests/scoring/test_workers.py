@@ -280,8 +280,9 @@ def test_workers_are_as_many_as_the_cpus_given(
         stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout
-        assert json.loads(process.stdout.readline())["workers"] == 1
+        workers = json.loads(process.stdout.readline())["workers"]
         process.terminate()
+    assert workers == 1
 
 
 @pytest.mark.parametrize(
