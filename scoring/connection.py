@@ -430,7 +430,7 @@ class Connection(asyncio.Protocol):
             head += b"%s: %s\r\n" % (name, value)
         if close:
             head += b"connection: close\r\n"
-        elif self._parser.get_http_version() == "1.0":
+        elif b"connection" in request.headers and self._parser.get_http_version() == "1.0":
             head += b"connection: keep-alive\r\n"
         if request.method == b"HEAD":
             content = b""

@@ -13,8 +13,8 @@ from scoring.drift import Bank, Inputs
 from scoring.parse import Features
 
 #: Most rows, and most values, that one call of `fold` takes.
-FOLD_ROWS = 4096
-FOLD_VALUES = 40_960
+FOLD_ROWS = 512
+FOLD_VALUES = 5_120
 #: A bank is closed once it has this many rows and is this many seconds old.
 BANK_ROWS = 10_000
 BANK_SECONDS = 3600.0

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from scoring.tracing import Telemetry
 
 _CLIENT_LEFT = 499  # nginx's code for the log; nobody receives it
+_METHODS = {b"POST": "POST", b"GET": "GET", b"HEAD": "HEAD"}
 _GZIP = 16 + zlib.MAX_WBITS
 _MOST_MEMBERS = 100  # each costs a copy of what follows it
 
@@ -152,7 +153,7 @@ class Service:
         if request.features is not None:
             self._counters.observe(request.features)
         traceparent = traceparent_of(request.headers)
-        method = request.method.decode("ascii")
+        method = _METHODS.get(request.method) or request.method.decode("ascii")
         self.log.write(
             request.id,
             status,
