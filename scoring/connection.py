@@ -22,6 +22,7 @@ from scoring.errors import (
     Headers,
     HeadersTooLarge,
     MalformedRequest,
+    QueueFull,
     RequestError,
     TookTooLong,
     TooSlow,
@@ -55,6 +56,7 @@ class Request:
         "error",
         "features",
         "headers",
+        "held",
         "id",
         "is_answered",
         "job",
@@ -75,6 +77,7 @@ class Request:
         self.id = ""
         self.body: bytes | bytearray = b""
         self.size = 0
+        self.held = 0  # bytes of it in memory
         self.started = 0.0
         self.keep_alive = True
         self.is_answered = False
@@ -280,6 +283,11 @@ class Connection(asyncio.Protocol):
             return
         if request.size > self._service.settings.max_body_bytes:
             self._refuse(request, self._too_large())
+            return
+        request.held += len(chunk)
+        self._service.held_bytes += len(chunk)
+        if self._service.held_bytes > self._service.most_held_bytes:
+            self._refuse(request, QueueFull("too many large requests at once; try again"))
         elif request.body:
             # One buffer: many small chunks, each an object, would cost a multiple of their size.
             if isinstance(request.body, bytes):

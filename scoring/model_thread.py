@@ -57,7 +57,9 @@ class ModelThread:
             self._hand(job)
             return
         waiting = len(self._waiting)
-        wait = (waiting + 1) * self._mean_seconds
+        # A call that takes longer than others did says nothing of when it will end.
+        running = max(self._mean_seconds, self._loop.time() - self._began)
+        wait = running + waiting * self._mean_seconds
         if waiting >= self._queue_size or wait > max(self._queue_seconds, 2 * self._mean_seconds):
             raise QueueFull("the service is busy; try again")
         self._waiting.append(job)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from scoring.tracing import Telemetry
 
 _CLIENT_LEFT = 499  # nginx's code for the log; nobody receives it
+_BODIES = 16  # of the largest size, at once
 _METHODS = {b"POST": "POST", b"GET": "GET", b"HEAD": "HEAD"}
 _GZIP = 16 + zlib.MAX_WBITS
 _MOST_MEMBERS = 100  # each costs a copy of what follows it
@@ -61,6 +62,9 @@ class Service:
         self.connections: set[Connection] = set()
         self.draining = False
         self.date_line = b""
+        #: What all requests under way hold of bodies, and how much that may be.
+        self.held_bytes = 0
+        self.most_held_bytes = _BODIES * settings.max_body_bytes
         self.log = RequestLog()
         self.model = ModelThread(loop, settings.queue_size, settings.queue_seconds)
         self._scorer = scorer
@@ -149,6 +153,8 @@ class Service:
     def finished(self, request: Request, status: int, code: str | None) -> None:
         """Account for an answer; `code` is the error's, if it is one."""
         seconds = perf_counter() - request.started
+        self.held_bytes -= request.held
+        request.held = 0
         self._counters.ended(request.path, status, code, seconds, request.predictions)
         if request.features is not None:
             self._counters.observe(request.features)
