@@ -163,7 +163,7 @@ logs: ## The service's log
 down: ## Stop the service
 	$(Q)docker/run.sh python -m scripts.down
 # Takes no lock: it only reads what others write, and locks its OUTPUT itself.
-batch-score: ## Score files with the champion: INPUT=file, folder or glob OUTPUT=file [KEEP=col,col]
+batch-score: ## Score files with the champion: INPUT=file, folder or glob OUTPUT=file; KEEP=columns, PROBABILITIES=1, MODEL_VERSION=n
 	$(Q)docker/run.sh python -m scripts.batch_score
 
 ##@ Your machine
@@ -183,7 +183,7 @@ test: ## Tests, with the ones that need Docker where there is an engine
 	$(Q)docker/run.sh python -m pytest -n 2 --dist loadgroup -m "not slow"
 test-full: ## All tests, the slow ones too
 	$(Q)docker/run.sh python -m pytest -n 2 --dist loadgroup
-bench: ## Measure the service against peers; BENCH_PEERS=all, BENCH_SECONDS=n, BENCH_ROUNDS=n
+bench: ## Measure the service and batch scoring against peers; BENCH_PEERS=all adds more of them
 	$(Q)docker/run.sh python -m benchmarks
 lint: ## Formatters, types, shell, Dockerfile, import walls, JSON
 	$(Q)docker/run.sh make/lint.sh

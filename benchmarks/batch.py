@@ -161,8 +161,12 @@ def _in_process(side: str, folder: Path) -> dict[str, Any]:
         [sys.executable, "-m", "benchmarks.batch", "--side", side, "--folder", folder],
         env=environ,
         stdout=subprocess.PIPE,
-        check=True,
     )
+    if done.returncode:
+        raise SlipwayError(
+            f"the {side} side of batch scoring ended with code {done.returncode}",
+            "see what it said above; pandas needs about 3 GB of memory",
+        )
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 

@@ -16,11 +16,12 @@ from typing import Any
 
 from scripts import console
 from scripts.errors import SlipwayError
+from scripts.settings import Settings
 
 #: Set on some machines for old releases of OpenBLAS; a current numpy is slowed by them.
 _BLAS_OVERRIDES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 #: Else the contestants would not be as they come.
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "WORKERS")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,12 @@ class Environment:
 
 
 def plain_environ() -> dict[str, str]:
-    """The environment variables every contestant starts from."""
+    """The environment variables every contestant starts from: no setting and no secret of ours."""
+    left_out = {*_BLAS_OVERRIDES, *_THREADS, *Settings.model_fields}
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in _BLAS_OVERRIDES + _THREADS and not name.startswith(("PYTHON", "BENCH_"))
+        if name not in left_out and not name.startswith(("PYTHON", "BENCH_", "OTEL_"))
     }
 
 

@@ -120,6 +120,10 @@ outside() {
     case $path in "$ROOT"/*) path=$real ;; esac
     case $real in
         / | "$ROOT" | "$ROOT"/*) ;;
+        /tmp | /dev | /proc | /run | /etc | /usr | /opt | /var | /home | /root)
+            die 2 "$1: $real itself cannot be shown to the container, which has one of its own" \
+                "Move the files to a folder of their own, or use RUNNER=venv."
+            ;;
         *) echo "$path" ;;
     esac
 }
@@ -187,7 +191,7 @@ in_container() {
     # What lies outside the tree, or behind a link that leads out of it, at its own path too.
     mounted=::
     for variable in OUTPUT INPUT DATA_PATH; do
-        path=$(outside "$variable" "$verb")
+        path=$(outside "$variable" "$verb") || exit
         case $mounted in *:"$path":*) continue ;; esac
         mounted=$mounted$path:
         mode=,readonly

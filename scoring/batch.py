@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import resource
 import time
 from collections import deque
@@ -25,6 +24,7 @@ from scoring.batch_output import Output, making, rejects_path
 from scoring.batch_rows import Job, Wanted
 from scoring.contract import FILE_NAME, Contract, load_contract
 from scoring.errors import StartError
+from scoring.settings import available_cpus
 
 #: Decoded input in flight, in bytes, however many cores there are.
 _IN_FLIGHT = 48 << 20
@@ -67,7 +67,7 @@ def score_files(job: Job, progress: Callable[[Progress], None] = lambda _: None)
         except StartError as error:
             raise BatchError(str(error), "package the model again", error.exit_code) from error
         _check_output(job, contract)
-        workers = min(_cores(), _MOST_WORKERS)
+        workers = min(available_cpus(), _MOST_WORKERS)
         wanted = Wanted(contract.columns, job.keep)
         source = open_input(job.files, wanted, _IN_FLIGHT // (workers + 1))
         schema = model.schema(source)
@@ -79,11 +79,6 @@ def score_files(job: Job, progress: Callable[[Progress], None] = lambda _: None)
             output.publish()
         seconds = time.monotonic() - began
         return Summary(output.written, output.rejected, resumed, seconds, peak_bytes())
-
-
-def _cores() -> int:
-    # macOS has no affinity.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_bytes() -> int:

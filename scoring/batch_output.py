@@ -39,7 +39,7 @@ _GROUP_BYTES = 16 << 20
 
 def rejects_path(output: Path) -> Path:
     """Where the rejects of `output` go."""
-    return output.with_name(f"{output.stem}.rejects.csv")
+    return output.with_name(f"{output.name}.rejects.csv")
 
 
 def reject_lines(file: str, rejects: Iterable[Reject]) -> bytes:
@@ -260,7 +260,7 @@ def making(output: Path, origin: Mapping[str, Any], schema: pa.Schema) -> Iterat
 
     Raises BatchError if another job is making it.
     """
-    folder = output.with_name(f".{output.stem}.partial")
+    folder = output.with_name(f".{output.name}.partial")
     with _locked(folder, output):
         manifest, text = folder / "made-from.json", json.dumps(origin, indent=1)
         try:

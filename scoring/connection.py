@@ -49,7 +49,10 @@ STATUS_LINES = {
 
 
 class Request:
-    """One request; header names are lower-case. `started` is when its headers were complete."""
+    """One request; header names are lower-case.
+
+    `started` is when its headers were complete, then when it had come whole.
+    """
 
     __slots__ = (
         "body",
@@ -347,6 +350,8 @@ class Connection(asyncio.Protocol):
         """Answer a request that is whole, at once or when the model gets to it."""
         self._phase = _ANSWER
         self._current = request
+        # Only now it is ours: what its body took is the client's own time.
+        request.started = perf_counter()
         self._is_beginning = True
         if request.error is not None:
             self.fail(request, request.error)

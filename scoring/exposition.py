@@ -75,7 +75,7 @@ class _Snapshot(Collector):
         yield requests
         latency = HistogramMetricFamily(
             "http_request_duration_seconds",
-            "Time from the end of a request's headers to its answer, for /score.",
+            "Time from the end of a request to its answer, for /score.",
             labels=["status_class"],
         )
         for at, name in enumerate(STATUS_CLASSES):

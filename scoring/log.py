@@ -100,7 +100,7 @@ class RequestLog:
         traceparent: str | None = None,
         predictions: int = 0,
     ) -> None:
-        """One line for a request. `seconds` run from the end of its headers to its answer.
+        """One line for a request. `seconds` run from its end to its answer.
 
         `request_id`, `traceparent` and `method` are of safe characters, as `request_id_of`,
         `traceparent_of` and the HTTP parser give them; `path` may be anything. `status` is 499 where the client left before there was an answer.

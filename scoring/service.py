@@ -28,7 +28,7 @@ from scoring.errors import (
     UnsupportedMedia,
 )
 from scoring.log import RequestLog, log_exception, request_id_of, traceparent_of
-from scoring.metrics import CONTENT_TYPE, Metrics, WorkerMetrics
+from scoring.metrics import CLIENT_LEFT, CONTENT_TYPE, Metrics, WorkerMetrics
 from scoring.model_thread import Job, ModelThread
 from scoring.openapi import describe
 from scoring.score import Answer, Scorer
@@ -37,7 +37,6 @@ from scoring.settings import Settings
 if TYPE_CHECKING:
     from scoring.tracing import Telemetry
 
-_CLIENT_LEFT = 499  # nginx's code for the log; nobody receives it
 _BODIES = 16  # of the largest size, at once
 _METHODS = {b"POST": "POST", b"GET": "GET", b"HEAD": "HEAD"}
 _GZIP = 16 + zlib.MAX_WBITS
@@ -74,6 +73,7 @@ class Service:
         self._counters = counters
         self._telemetry = telemetry
         self._turn_began: float | None = None
+        self._scrape: asyncio.Future[bytes] | None = None
         contract = scorer.contract
         health = {"status": "healthy", "model": contract.name, "version": contract.version}
         self._pages = {
@@ -148,7 +148,7 @@ class Service:
         """The client left before its answer."""
         request.is_answered = True
         self.give_up(request)
-        self.finished(request, _CLIENT_LEFT, "client_left")
+        self.finished(request, CLIENT_LEFT, "client_left")
 
     def finished(self, request: Request, status: int, code: str | None) -> None:
         """Account for an answer; `code` is the error's, if it is one."""
@@ -190,8 +190,9 @@ class Service:
             connection.answer(request, 200, page)
             return
         # A scrape takes milliseconds: it must not keep the event loop from answering others.
-        self._counters.fold()
-        future = self._loop.run_in_executor(None, self._metrics.render)
+        if self._scrape is None or self._scrape.done():
+            self._counters.fold()
+            self._scrape = self._loop.run_in_executor(None, self._metrics.render)
 
         def done(future: asyncio.Future[bytes]) -> None:
             if request.is_answered:
@@ -201,7 +202,8 @@ class Service:
             else:
                 connection.answer(request, 200, future.result(), CONTENT_TYPE.encode())
 
-        future.add_done_callback(done)
+        # Who asks meanwhile shares the answer.
+        self._scrape.add_done_callback(done)
 
     def _queue(self, connection: Connection, request: Request, work: Callable[[], Answer]) -> None:
         def done(answer: Answer, error: BaseException | None) -> None:

@@ -2,6 +2,7 @@
 
 OTEL_EXPORTER_OTLP_ENDPOINT             an OTLP/HTTP collector, http://collector:4318 say
 APPLICATIONINSIGHTS_CONNECTION_STRING   Application Insights; a secret
+OTEL_EXPORTER_OTLP_HEADERS              headers for it; a secret
 OTEL_TRACES_SAMPLER_ARG                 share of requests to trace, 0 to 1, 1 by default
 WORKSPACE_NAME                          the column `workspace` of the traces
 SERVICE_NAME, OTEL_SERVICE_NAME         the name of the service, else the model's

@@ -18,9 +18,10 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from scoring.contract import Contract
 from scoring.exporters import Processors
+from scoring.metrics import OTHER, PATHS
 from scoring.telemetry import TelemetrySettings
 
-_ROUTES = frozenset({"/score", "/", "/swagger.json", "/metrics"})
+_ROUTES = frozenset(PATHS) - {OTHER}
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"})
 #: Of its rows Application Insights says that each stands for 100 / this (the column itemCount).
 _SAMPLE_RATE = "_MS.sampleRate"

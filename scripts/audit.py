@@ -215,7 +215,7 @@ def run(context: Context) -> Result:
 
 
 def main() -> int:
-    return run_verb("audit", run)
+    return run_verb("audit", run, outcome=False)
 
 
 if __name__ == "__main__":

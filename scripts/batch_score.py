@@ -181,7 +181,7 @@ def _message(summary: Summary, output: Path, rejects: Path) -> str:
 
 
 def main() -> int:
-    return run_verb("batch-score", run)
+    return run_verb("batch-score", run, outcome=False)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +31,13 @@ def _sendable(key: SecretStr) -> SecretStr:
     if not all("!" <= character <= "~" for character in key.get_secret_value()):
         raise ValueError("printable ASCII without spaces")
     return key
+
+
+def _plain_address(url: SecretStr) -> SecretStr:
+    """Credentials may stand in an address, which is why it is a secret; they are not taken there."""
+    if not re.fullmatch(r"https?://[^@?#\s]+", url.get_secret_value()):
+        raise ValueError("an address without credentials")
+    return url
 
 
 #: What a value should be, where the pattern alone would not tell a person.
@@ -87,9 +95,7 @@ class Settings(BaseModel):
 
     # Telemetry of the service
     APPLICATIONINSIGHTS_CONNECTION_STRING: SecretStr | None = None
-    OTEL_EXPORTER_OTLP_ENDPOINT: Annotated[str, Field(pattern=r"^https?://[^@?#\s]+$")] | None = (
-        None
-    )
+    OTEL_EXPORTER_OTLP_ENDPOINT: Annotated[SecretStr, AfterValidator(_plain_address)] | None = None
     OTEL_EXPORTER_OTLP_HEADERS: SecretStr | None = None
     OTEL_TRACES_SAMPLER_ARG: Annotated[float, Field(ge=0, le=1)] = 1.0
 

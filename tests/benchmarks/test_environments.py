@@ -54,3 +54,14 @@ def test_contestants_start_from_an_environment_without_overrides(
     environ = plain_environ()
     assert environ["LANG"] == "C.UTF-8"
     assert not {"OPENBLAS_CORETYPE", "OMP_NUM_THREADS", "PYTHONPATH", "BENCH_PEERS"} & set(environ)
+
+
+def test_no_setting_and_no_secret_reaches_a_contestant(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SP_APP_SECRET", "SCORING_KEY", "MAX_ROWS", "WORKERS", "OTEL_SDK_DISABLED"):
+        monkeypatch.setenv(name, "7")
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    left = plain_environ()
+    assert left["LANG"] == "C.UTF-8"
+    assert not {"SP_APP_SECRET", "SCORING_KEY", "MAX_ROWS", "WORKERS", "OTEL_SDK_DISABLED"} & set(
+        left
+    )

@@ -357,7 +357,7 @@ def interrupted(
         stop_after(2, patch)
         with pytest.raises(Stopped):
             score(model_dir, source, output, keep=["id"])
-    assert sorted(path.name for path in tmp_path.glob("*out*")) == [".out.partial"]
+    assert sorted(path.name for path in tmp_path.glob("*out*")) == [f".out.{end}.partial"]
     return model_dir, source, output, whole
 
 
@@ -369,14 +369,23 @@ def test_it_goes_on_at_the_last_finished_part(
     model_dir, source, output, whole = interrupted(tmp_path, monkeypatch, begin, end)
     # What a kill in the middle of a write leaves.
     for name in ("rows.spool", "rejects.spool", "journal"):
-        with (tmp_path / ".out.partial" / name).open("ab") as stream:
+        with (tmp_path / f".out.{end}.partial" / name).open("ab") as stream:
             stream.write(b'{"half')
 
     summary = score(model_dir, source, output, keep=["id"])
 
     assert 0 < summary.resumed < 300_000
     assert read(output).to_csv() + batch_output.rejects_path(output).read_text() == whole
-    assert not (tmp_path / ".out.partial").exists()
+    assert not (tmp_path / f".out.{end}.partial").exists()
+
+
+def test_outputs_that_differ_in_their_suffix_alone_are_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model_dir, source, output, _ = interrupted(tmp_path, monkeypatch, "csv", "csv")
+    score(model_dir, source, tmp_path / "out.parquet")
+    assert score(model_dir, source, output, keep=["id"]).resumed > 0
+    assert rejects(output) == rejects(tmp_path / "out.parquet")
 
 
 @pytest.mark.parametrize("what", ["input", "model", "keep", "damaged"])
@@ -394,7 +403,7 @@ def test_a_changed_job_starts_over(
         case "keep":
             keep = ["id", "width"]
         case "damaged":
-            spool = tmp_path / ".out.partial" / "rows.spool"
+            spool = tmp_path / ".out.parquet.partial" / "rows.spool"
             content = bytearray(spool.read_bytes())
             content[len(content) // 2] ^= 1
             spool.write_bytes(content)
@@ -405,7 +414,7 @@ def test_a_changed_job_starts_over(
 
 def test_two_jobs_do_not_write_one_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model_dir, source, output, whole = interrupted(tmp_path, monkeypatch, "csv", "csv")
-    origin = json.loads((tmp_path / ".out.partial" / "made-from.json").read_text())
+    origin = json.loads((tmp_path / ".out.csv.partial" / "made-from.json").read_text())
     schema = pa.schema([("id", pa.string()), ("prediction", pa.float64())])
     with batch_output.making(output, origin, schema):
         with pytest.raises(BatchError, match=r"another job is writing .*out\.csv"):

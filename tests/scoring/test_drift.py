@@ -64,7 +64,7 @@ def fold(columns: dict[str, Any], live: dict[str, Any], requests: int = 3) -> An
 
 @pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize("live", [TRAINED, LIVE], ids=["same", "moved"])
-def test_psi_is_what_evaluate_computes(name: str, live: dict[str, Any]) -> None:
+def test_psi_is_what_the_data_verb_computes(name: str, live: dict[str, Any]) -> None:
     inputs, bank = fold(TRAINED, live)
     at = inputs.names.index(name)
     reference = contract(TRAINED).reference[name]

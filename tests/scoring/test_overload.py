@@ -92,3 +92,27 @@ def test_many_connections_at_once_to_a_quick_model(
         assert set(statuses) <= {200, 503}
         assert statuses.count(200) > 500
         assert service.score({"data": [[1, 2, 3]]}).status == 200
+
+
+async def slow_bodies_among_quick_ones(port: int, body: bytes) -> list[Outcome]:
+    head, _, rest = post(body).partition(b"\r\n\r\n")
+    slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
+    for _, writer in slow:
+        writer.write(head + b"\r\n\r\n" + rest[:5])
+    await asyncio.sleep(2 * QUEUE_SECONDS)
+    for _, writer in slow:
+        writer.write(rest[5:])
+    outcomes = await at_once(port, [post(body)] * 20)
+    for reader, writer in slow:
+        assert b" 200 " in (await reader.read())[:20]
+        writer.close()
+    return outcomes
+
+
+def test_nobody_is_turned_away_for_the_slowness_of_others(
+    regressor_dir: Path, start: Callable[..., Service]
+) -> None:
+    service = start(regressor_dir, {"REQUEST_TIMEOUT": str(QUEUE_SECONDS)})
+    body = json.dumps({"data": [[1, 2, 3]]}).encode()
+    outcomes = asyncio.run(slow_bodies_among_quick_ones(service.port, body))
+    assert [each.status for each in outcomes] == [200] * 20

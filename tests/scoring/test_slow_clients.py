@@ -19,7 +19,7 @@ from tests.scoring.service import Service
 HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 GOOD = b'{"data": [[1, 2, 3]]}'
 SECONDS = 2.0
-HEALTHY = 0.1  # issue: health answers within 100 ms throughout
+HEALTHY = 0.1  # what docs/scoring.md promises: nobody waits behind slow clients
 MANY = 400
 
 

@@ -76,10 +76,6 @@ def databases(tmp_path: Path, locks: Path, monkeypatch: pytest.MonkeyPatch) -> I
         yield found
 
 
-def outcome(locks: Path) -> Any:
-    return json.loads((locks.parents[1] / "build" / "local" / "outcome.json").read_text())
-
-
 def accept(locks: Path, until: str, name: str = "CVE-2025-777") -> None:
     (locks / "accepted.toml").write_text(
         f'[[accepted]]\nid = "{name}"\npackage = "kiln"\nreason = "it is never lit"\nuntil = {until}\n'
@@ -101,7 +97,6 @@ def test_findings_are_refused_with_what_mends_them(
     ]
     assert "1 known vulnerability in kiln" in printed.err
     assert "PyPI does not know sawmill" in printed.err
-    assert (outcome(locks)["code"], outcome(locks)["verb"]) == (3, "audit")
     # What two locks share is asked for once a lock at most, and nothing but the locks' packages.
     assert {each.split("/")[2] for each in databases.asked} == {"kiln", "oak-bark", "sawmill"}
 
@@ -145,7 +140,6 @@ def test_where_no_database_answers_it_fails_and_names_them(
     assert "OSV: 503" in printed.err
     assert "https_proxy" in printed.err
     assert "Traceback" not in printed.err + printed.out
-    assert outcome(locks)["code"] == 1
     # Seen at the first question.
     assert len(databases.asked) == 2
 

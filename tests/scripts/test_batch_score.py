@@ -158,7 +158,7 @@ def test_interrupted_it_leaves_no_half_output_and_goes_on(scoring: Workspace, ro
 
     for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
         process = start(scoring, root, **call)
-        half_done(process, scoring.folder / ".out.partial" / "journal")
+        half_done(process, scoring.folder / ".out.parquet.partial" / "journal")
         process.send_signal(number)
         _, said = process.communicate(timeout=30)
         assert process.returncode == code, said
@@ -173,5 +173,5 @@ def test_interrupted_it_leaves_no_half_output_and_goes_on(scoring: Workspace, ro
         assert scored["tree"].tolist() == list(range(len(many)))
         per_tree: Any = scored["prediction"].to_numpy().reshape(4000, 1000)
         assert (per_tree == per_tree[0]).all()
-        assert not (scoring.folder / ".out.partial").exists()
+        assert not (scoring.folder / ".out.parquet.partial").exists()
         output.unlink()

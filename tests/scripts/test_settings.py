@@ -94,10 +94,17 @@ def test_a_wrong_secret_is_not_shown(clone: Path) -> None:
     assert "hunter2" not in repr(settings)
     assert {
         "APPLICATIONINSIGHTS_CONNECTION_STRING",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
         "OTEL_EXPORTER_OTLP_HEADERS",
         "SCORING_KEY",
         "SP_APP_SECRET",
     } == SECRETS
+
+
+def test_credentials_in_an_address_are_not_shown(clone: Path) -> None:
+    with pytest.raises(UsageError, match=r"OTEL_EXPORTER_OTLP_ENDPOINT=\(secret\) ") as caught:
+        load_settings(clone, {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://user:hunter2@collector"})
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -308,4 +308,4 @@ class ContainerService:
 
     def _grace(self) -> int:
         """Whole seconds the engine leaves a service to end by itself."""
-        return int(self.settings.GRACE_SECONDS) + 2
+        return int(self.settings.GRACE_SECONDS) + starting.ENDING

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.platforms.local import pids, ports
+from scripts.platforms.local.starting import ENDING
 from scripts.proof import wait_healthy
 
 
@@ -25,7 +26,7 @@ class Plan:
     @property
     def grace(self) -> float:
         """Seconds the server may take to drain, with some to spare for its end."""
-        return float(self.environment["GRACE_SECONDS"]) + 2
+        return float(self.environment["GRACE_SECONDS"]) + ENDING
 
 
 class Server:

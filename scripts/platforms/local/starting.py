@@ -23,7 +23,6 @@ SERVICE_SETTINGS = (
     "GRACE_SECONDS",
     "WORKERS",
     "WORKSPACE_NAME",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_TRACES_SAMPLER_ARG",
 )
 
@@ -31,11 +30,15 @@ SERVICE_SETTINGS = (
 SERVICE_SECRETS = (
     "SCORING_KEY",
     "APPLICATIONINSIGHTS_CONNECTION_STRING",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_HEADERS",
 )
 
 #: How long a new service may take until it is healthy, in seconds.
 START_TIMEOUT = 60.0
+
+#: Seconds a service gets after GRACE_SECONDS to write its log and send its traces.
+ENDING = 4
 
 #: Lines of a failed service's log that are shown.
 LOG_TAIL = 30
