@@ -12,7 +12,6 @@ from http import HTTPStatus
 from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 import httptools
 import orjson
@@ -28,10 +27,9 @@ from scoring.errors import (
     TooSlow,
 )
 from scoring.log import log_exception, new_request_id
+from scoring.request import Request, path_of
 
 if TYPE_CHECKING:
-    from scoring.model_thread import Job
-    from scoring.parse import Features
     from scoring.service import Service
 
 KEEP_ALIVE_SECONDS = 75.0
@@ -46,58 +44,6 @@ STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode())
     for status in HTTPStatus
 }
-
-
-class Request:
-    """One request; header names are lower-case.
-
-    `started` is when its headers were complete, then when it had come whole.
-    """
-
-    __slots__ = (
-        "body",
-        "error",
-        "features",
-        "headers",
-        "held",
-        "id",
-        "is_answered",
-        "job",
-        "keep_alive",
-        "method",
-        "path",
-        "predictions",
-        "size",
-        "started",
-        "url",
-    )
-
-    def __init__(self) -> None:
-        self.url = b""
-        self.headers: dict[bytes, bytes] = {}
-        self.method = b""
-        self.path = ""
-        self.id = ""
-        self.body: bytes | bytearray = b""
-        self.size = 0
-        self.held = 0  # bytes of it in memory
-        self.started = 0.0
-        self.keep_alive = True
-        self.is_answered = False
-        self.error: RequestError | None = None
-        self.job: Job | None = None
-        self.predictions = 0
-        self.features: Features | None = None
-
-    @property
-    def has_body(self) -> bool:
-        """Whether its headers announce a body."""
-        length = self.headers.get(b"content-length", b"0")
-        return length.strip(b"0") != b"" or b"transfer-encoding" in self.headers
-
-    def content(self) -> bytes:
-        """The whole body."""
-        return bytes(self.body)
 
 
 class Connection(asyncio.Protocol):
@@ -268,7 +214,7 @@ class Connection(asyncio.Protocol):
             return
         request.keep_alive = parser.should_keep_alive()
         request.path = (
-            request.url.decode("ascii") if request.url == b"/score" else _path(request.url)
+            request.url.decode("ascii") if request.url == b"/score" else path_of(request.url)
         )
         request.started = perf_counter()
         self._service.started(request)
@@ -530,12 +476,3 @@ class Connection(asyncio.Protocol):
 
 def _headers_too_large() -> HeadersTooLarge:
     return HeadersTooLarge(f"the headers are larger than {_HEADER_BYTES} bytes")
-
-
-def _path(url: bytes) -> str:
-    """The path of a request's target, decoded."""
-    try:
-        path = (httptools.parse_url(url).path or b"/").decode("ascii")
-    except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
-        raise MalformedRequest("the request's target is not a URL") from None
-    return unquote(path) if "%" in path else path

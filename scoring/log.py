@@ -103,7 +103,8 @@ class RequestLog:
         """One line for a request. `seconds` run from its end to its answer.
 
         `request_id`, `traceparent` and `method` are of safe characters, as `request_id_of`,
-        `traceparent_of` and the HTTP parser give them; `path` may be anything. `status` is 499 where the client left before there was an answer.
+        `traceparent_of` and the HTTP parser give them; `path` may be anything. `status` is 499
+        where the client left before there was an answer.
         """
         if len(self._lines) >= _KEPT:
             self._dropped += 1

@@ -6,7 +6,8 @@ and replaces one that dies. SIGTERM or SIGINT drains: the server stops accepting
 still comes on open connections with `Connection: close`, and ends once they are gone or after
 GRACE_SECONDS.
 
-Exit codes: 0 drained; 130 or 143 told to stop before it listened; 1 the model is wrong; 2 a setting is wrong or the port is taken.
+Exit codes: 0 drained; 130 or 143 told to stop before it listened; 1 the model is wrong; 2 a setting
+is wrong or the port is taken.
 """
 
 from __future__ import annotations

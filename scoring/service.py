@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from scoring.connection import Connection, Request
+from scoring.connection import Connection
 from scoring.errors import (
     BodyTooLarge,
     InternalError,
@@ -31,6 +31,7 @@ from scoring.log import RequestLog, log_exception, request_id_of, traceparent_of
 from scoring.metrics import CLIENT_LEFT, CONTENT_TYPE, Metrics, WorkerMetrics
 from scoring.model_thread import Job, ModelThread
 from scoring.openapi import describe
+from scoring.request import Request
 from scoring.score import Answer, Scorer
 from scoring.settings import Settings
 
