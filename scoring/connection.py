@@ -394,10 +394,12 @@ class Connection(asyncio.Protocol):
         if request.method == b"HEAD":
             content = b""
         request.is_answered = True
+        # Counted before it is sent, so that a worker which is killed took no answer uncounted along.
+        seconds = self._service.count(request, status, code)
         self._transport.write(b"%s\r\n%s" % (head, content))
         if close and self._phase != _BODY:
             self.close()
-        self._service.finished(request, status, code)
+        self._service.note(request, status, seconds)
 
     # The connection as a whole
 

@@ -149,14 +149,19 @@ class Service:
         """The client left before its answer."""
         request.is_answered = True
         self.give_up(request)
-        self.finished(request, CLIENT_LEFT, "client_left")
+        seconds = self.count(request, CLIENT_LEFT, "client_left")
+        self.note(request, CLIENT_LEFT, seconds)
 
-    def finished(self, request: Request, status: int, code: str | None) -> None:
-        """Account for an answer; `code` is the error's, if it is one."""
+    def count(self, request: Request, status: int, code: str | None) -> float:
+        """Count an answer; `code` is the error's, if it is one. Returns the seconds it took."""
         seconds = perf_counter() - request.started
         self.held_bytes -= request.held
         request.held = 0
         self._counters.ended(request.path, status, code, seconds, request.predictions)
+        return seconds
+
+    def note(self, request: Request, status: int, seconds: float) -> None:
+        """What else is kept of an answer: its inputs, its line in the log, its trace."""
         if request.features is not None:
             self._counters.observe(request.features)
         traceparent = traceparent_of(request.headers)
