@@ -64,11 +64,6 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def workers_of(service: Service) -> list[int]:
-    pid = service.process.pid
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def score(service: Service, rows: int, value: float = 10.0, **headers: str) -> int:
     return service.score({"data": [[value] * 3] * rows}, headers).status
 
@@ -117,10 +112,10 @@ def test_counts_outlive_a_worker(described_dir: Path, start: Callable[..., Servi
     service = start(described_dir, {"WORKERS": "2"})
     for _ in range(10):
         score(service, rows=1)
-    for worker in workers_of(service):
+    for worker in service.workers():
         os.kill(worker, signal.SIGKILL)
     service.logged(event="worker_died")
-    wait_for(lambda: len(workers_of(service)) == 2)
+    wait_for(lambda: len(service.workers()) == 2)
     wait_for(lambda: read(service, "scoring_workers") == 2)
     assert read(service, "http_requests_total", path="/score") == 10
     assert read(service, "scoring_requests_in_flight") == 1
