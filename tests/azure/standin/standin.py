@@ -1,0 +1,79 @@
+"""The stand-in put together: modules add their routes and resource types, the proxy begins to listen."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.azure.standin.certificates import Certificates
+from tests.azure.standin.proxy import Proxy
+from tests.azure.standin.resources import ResourceTypes
+from tests.azure.standin.routes import Routes
+from tests.azure.standin.world import World
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a module adds to."""
+
+    world: World
+    routes: Routes
+    types: ResourceTypes
+
+
+#: Each module's `add`; routes are asked in this order.
+MODULES: Sequence[Callable[[Parts], None]] = ()
+
+
+class StandIn:
+    """One stand-in at work in `folder`, until `close`."""
+
+    def __init__(self, folder: Path, root: Path, *, docker: bool, port: int = 0) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.world = World(folder, docker, root)
+        self.routes, self.types = Routes(), ResourceTypes()
+        certificates = Certificates(folder)
+        self.world.ca_file = certificates.ca_file
+        for add in MODULES:
+            add(Parts(self.world, self.routes, self.types))
+        self.proxy = Proxy(self.world, self.routes, certificates, port)
+        self.proxy.begin()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.world.port}"
+
+    def environment(self, home: Path) -> Mapping[str, str]:
+        """What a client's environment must hold so that the stand-in is its Azure.
+
+        `home` is an empty folder of its own: the clients cache what they found in it. azureml's engine
+        for data sets reads the proxy in lower case.
+        """
+        ca = str(self.world.ca_file)
+        names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+        authorities = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
+        (home / ".azure").mkdir(parents=True, exist_ok=True)
+        return {
+            **dict.fromkeys(names, self.url),
+            **dict.fromkeys(authorities, ca),
+            "NO_PROXY": "",
+            "no_proxy": "",
+            "HOME": str(home),
+            "AZURE_CONFIG_DIR": str(home / ".azure"),
+            "AZURE_CORE_COLLECT_TELEMETRY": "no",
+            "AZURE_CORE_NO_COLOR": "true",
+        }
+
+    def close(self) -> None:
+        """Stop answering and whatever was started."""
+        self.proxy.shutdown()
+        self.proxy.server_close()
+        self.world.close()
+
+
+def has_docker() -> bool:
+    """Whether containers may be used here."""
+    return os.environ.get("SLIPWAY_ENGINE") != "none" and shutil.which("docker") is not None
