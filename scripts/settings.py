@@ -118,6 +118,8 @@ class Settings(BaseModel):
     RESOURCE_GROUP: Annotated[str, Field(pattern=r"^[\w().-]{0,89}[\w()-]$")] | None = None
     WORKSPACE_NAME: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]{2,32}$")] = "mlops-AML-WS"
     WORKSPACE_SVC_CONNECTION: str = "aml-workspace-connection"
+    ROLE_ASSIGNMENTS: bool = True
+    PURGE_PROTECTION: bool = False
 
     # Azure: training
     DATASET_NAME: Name | None = None
@@ -135,6 +137,7 @@ class Settings(BaseModel):
     AML_CLUSTER_PRIORITY: Literal["lowpriority", "dedicated"] = "lowpriority"
     RUN_EVALUATION: bool = True
     ALLOW_RUN_CANCEL: bool = True
+    DISABLE_OLDER_PIPELINES: bool = False
 
     # Azure: deployment
     DEPLOY_TARGET: Literal["aci", "aks", "webapp"] = "aci"
@@ -142,6 +145,9 @@ class Settings(BaseModel):
     AKS_COMPUTE_NAME: AzureName | None = None
     AKS_DEPLOYMENT_NAME: AzureName | None = None
     WEBAPP_DEPLOYMENT_NAME: AzureName | None = None
+    TLS_CERT_NAME: AzureName | None = None
+    ALLOW_HTTP: bool = False
+    LOG_WAIT: Annotated[float, Field(ge=0, le=3600)] = 120.0
 
     def require(self, name: str) -> str:
         """The value of setting `name`; UsageError if it is unset."""

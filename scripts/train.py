@@ -105,7 +105,12 @@ def describe_model(
 
 
 def run(context: Context) -> Result:
-    """Train, judge, plot and log the candidate."""
+    """Have the candidate fitted where the platform fits candidates."""
+    return connect(context.root, context.settings).training.train(context, fit_candidate)
+
+
+def fit_candidate(context: Context) -> Result:
+    """Train, judge, plot and log the candidate, in this process."""
     from scripts.dataset import data_path, file_sha256, read_frame, split
     from scripts.plots import draw_plots
     from scripts.trained import save_trained

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripts.errors import UsageError
 from scripts.platforms.base import Platform
 from scripts.settings import Settings
 
@@ -15,6 +14,6 @@ def connect(root: Path, settings: Settings) -> Platform:
         from scripts.platforms.local import LocalPlatform
 
         return LocalPlatform(root, settings)
-    raise UsageError(
-        f"PLATFORM={settings.PLATFORM} is not available yet", "set PLATFORM=local in .env"
-    )
+    from scripts.platforms.azure import AzurePlatform
+
+    return AzurePlatform(root, settings)

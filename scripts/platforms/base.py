@@ -1,15 +1,21 @@
 """The one interface between verbs and the place where a release runs.
 
-A platform has three parts: `Tracking` (runs and the model registry), `Images` (the scoring image)
-and `Service` (what is deployed). A verb knows these and never which platform it has.
+A platform has parts: `Infrastructure` (what must be there first), `Training` (where a candidate is
+fitted), `Tracking` (runs and the model registry), `Pipelines` (the steps as a pipeline of the
+platform's own), `Images` (the scoring image) and `Service` (what is deployed). A verb knows these and
+never which platform it has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from scripts.checks.finding import Finding
+    from scripts.verb import Context, Result
 
 
 @dataclass(frozen=True)
@@ -156,10 +162,62 @@ class Service(Protocol):
         """Stop whatever serves; history and images stay. Returns how many were stopped."""
 
 
+class Training(Protocol):
+    """Where a candidate is fitted."""
+
+    def train(self, context: Context, fit: Callable[[Context], Result]) -> Result:
+        """What `fit` gives (scripts.train.fit_candidate), called here or on the platform's machines.
+
+        Its record, and the plots it names, are here afterwards. Called again after an interruption
+        it goes on with the run that was begun.
+        """
+
+
+class Infrastructure(Protocol):
+    """What the other parts stand on; a platform that needs none refuses with UsageError."""
+
+    def login(self) -> str:
+        """Sign in, unless that was done; says as whom and where."""
+
+    def what_if(self) -> str:
+        """What `provision` would change, for people; changes nothing."""
+
+    def provision(self) -> Mapping[str, Any]:
+        """Make what is missing and change what differs; the provision record's fields."""
+
+    def destroy(self, confirmation: str | None) -> str:
+        """Remove all of it, once `confirmation` (or what is typed) is its name; says what went."""
+
+    def findings(self) -> Iterator[Finding]:
+        """What `make doctor` says of it: everything wrong, each with its mend."""
+
+
+class Pipelines(Protocol):
+    """The stages train, evaluate and register as a pipeline of the platform."""
+
+    def publish(self) -> Mapping[str, Any]:
+        """Publish the pipeline under TRAINING_PIPELINE_NAME and version BUILD_BUILDID; its record."""
+
+    def run(self, *, wait: bool) -> Mapping[str, Any]:
+        """Run the published pipeline; without `wait` it is only named, for a job that runs it."""
+
+
 class Platform(Protocol):
     """One place where a release runs."""
 
     name: str
+
+    @property
+    def infrastructure(self) -> Infrastructure:
+        """What must be there first."""
+
+    @property
+    def training(self) -> Training:
+        """Where candidates are fitted."""
+
+    @property
+    def pipelines(self) -> Pipelines:
+        """The stages as a pipeline."""
 
     @property
     def tracking(self) -> Tracking:

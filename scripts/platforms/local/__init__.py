@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from scripts.platforms.base import Images, Service, Tracking
+from scripts.errors import UsageError
+from scripts.platforms.base import Images, Infrastructure, Pipelines, Service, Tracking, Training
 from scripts.settings import Settings
+
+if TYPE_CHECKING:
+    from scripts.verb import Context, Result
+
+
+class InThisProcess:
+    """`Training` where the verb runs."""
+
+    def train(self, context: Context, fit: Callable[[Context], Result]) -> Result:
+        return fit(context)
 
 
 class LocalPlatform:
@@ -19,6 +32,24 @@ class LocalPlatform:
         self.root = root
         self.settings = settings
         self.has_engine = os.environ.get("SLIPWAY_ENGINE") == "docker"
+
+    @property
+    def infrastructure(self) -> Infrastructure:
+        raise UsageError(
+            "PLATFORM=local needs nothing provisioned and no login",
+            "set PLATFORM=azure in .env for what is on Azure",
+        )
+
+    @property
+    def pipelines(self) -> Pipelines:
+        raise UsageError(
+            "PLATFORM=local has no pipelines to publish",
+            "`make register` does the three stages here; set PLATFORM=azure in .env for Azure ML's",
+        )
+
+    @property
+    def training(self) -> Training:
+        return InThisProcess()
 
     @cached_property
     def tracking(self) -> Tracking:
