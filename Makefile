@@ -21,7 +21,7 @@ SHELL := bash
 
 # For one call, and never remembered.
 ONE_CALL := PARAMS FORCE MODEL_VERSION CONFIRM UPGRADE VERBOSE INPUT OUTPUT KEEP PROBABILITIES \
-	BENCH_PEERS BENCH_SECONDS BENCH_ROUNDS
+	WAIT BENCH_PEERS BENCH_SECONDS BENCH_ROUNDS
 PARAMS ?=
 FORCE ?=
 MODEL_VERSION ?=
@@ -31,11 +31,12 @@ Q := $(if $(VERBOSE),,@)
 
 STAGES := data train evaluate register image deploy smoke load report
 SERVICE := status rollback ui logs down batch-score
+PLACE := login what-if provision destroy publish-pipeline run-pipeline sandbox
 UPKEEP := doctor shell clean distclean
-PROJECT := test test-full bench lint format lock audit base-image toolbox devcontainer-test
-VERBS := help all $(STAGES) $(SERVICE) $(UPKEEP) $(PROJECT)
+PROJECT := test test-azure test-full bench lint format lock audit base-image toolbox devcontainer-test
+VERBS := help all $(STAGES) $(SERVICE) $(PLACE) $(UPKEEP) $(PROJECT)
 # These change what others read: one make at a time.
-LOCKED := all $(STAGES) rollback down clean distclean lock base-image toolbox report-anyway build/%
+LOCKED := all $(STAGES) provision destroy publish-pipeline run-pipeline rollback down clean distclean lock base-image toolbox report-anyway build/%
 
 quote = '$(subst ','\'',$(1))'
 GOALS := $(or $(MAKECMDGOALS),help)
@@ -52,7 +53,9 @@ $(error make -t would take undone work for done; `make clean` forgets the record
 endif
 
 NEEDS_LOCK := $(filter $(LOCKED),$(GOALS))
-STAGE_GOALS := $(filter all $(STAGES),$(GOALS) $(basename $(notdir $(filter build/%,$(GOALS)))))
+verb_of = $(firstword $(subst -, ,$(1)))
+ASKED := $(GOALS) $(foreach file,$(filter build/%,$(GOALS)),$(call verb_of,$(basename $(notdir $(file)))))
+STAGE_GOALS := $(filter all provision $(STAGES),$(ASKED))
 # Look without the lock; else take it first and come back here.
 MODE := $(if $(NEEDS_LOCK),$(if $(LOOK),check,lock))
 ifeq ("$(value SLIPWAY_LOCKED)","$(value CURDIR)")
@@ -88,6 +91,14 @@ locked:
 else
 
 REC := $(call setting,REC)
+# What `all` does here, in order: the stages, each as often and with what the platform adds.
+STEPS := $(call listed,step)
+# $(call step,VERB): the step that the verb itself is.
+step = $(lastword $(filter $(1) $(1)-%,$(STEPS)))
+record = $(REC)/$(call step,$(1)).json
+DEPLOYS := $(filter deploy%,$(STEPS))
+# What comes before production is told its target, which is not the one that is set.
+QA := $(if $(word 2,$(DEPLOYS)),$(filter %-$(lastword $(subst -, ,$(firstword $(DEPLOYS)))),$(STEPS)))
 
 ##@ Stages, in the order data flows; each does what is missing before it
 all: report ## data to report: from the data file to a load-tested service
@@ -96,19 +107,19 @@ train: $(REC)/train.json ## Train the candidate; PARAMS="name=value ..." for thi
 evaluate: $(REC)/evaluate.json ## Judge candidate and champion on the same holdout
 register: $(REC)/register.json ## Make a promoted candidate the next version
 image: $(REC)/image.json ## Package the champion as a scoring image; MODEL_VERSION=n another version
-deploy: $(REC)/deploy.json ## Put the image into service without losing a request
-smoke: $(REC)/smoke.json ## Send the sample request and check the answer and the log
-load: $(REC)/load.json ## Load-test the service against its objectives
+deploy: $(call record,deploy) ## Put the image into service without losing a request
+smoke: $(call record,smoke) ## Send the sample request and check the answer and the log
+load: $(call record,load) ## Load-test the service against its objectives
 report: $(REC)/report.json ## One page on the release: build/local/report.html
 
 # The recipe is lines of one command each so that signals reach the stage itself.
-STAMPS := $(STAGES:%=$(REC)/.stamps/%)
+STAMPS := $(STEPS:%=$(REC)/.stamps/%)
 $(STAMPS): $(REC)/.stamps/%: $(REC)/.settings/% | $(REC)/.stamps
 	$(Q)rm -f $@ $(REC)/outcome.json
-	$(Q)docker/run.sh python -m scripts.$*
+	$(Q)$(if $(filter $(QA),$(@F)),DEPLOY_TARGET=$(lastword $(subst -, ,$(@F))) )docker/run.sh python -m scripts.$(call verb_of,$(@F))
 	$(Q)touch $@
 # An empty recipe: make looks whether the record changed. -n would take it as changed in any case.
-$(STAGES:%=$(REC)/%.json): $(REC)/%.json: $(if $(LOOK),|) $(REC)/.stamps/% ;
+$(STEPS:%=$(REC)/%.json): $(REC)/%.json: $(if $(LOOK),|) $(REC)/.stamps/% ;
 $(REC)/.settings/%: ;
 $(REC)/.stamps:
 	$(Q)mkdir -p $@
@@ -118,7 +129,7 @@ SCORING := $(filter scoring/%,$(call listed,file)) $(REC)/.settings/scoring.file
 # To package another version nothing before `image` is done, unless it is asked for as well.
 REGISTERED := $(if $(MODEL_VERSION),$(filter all report data train evaluate register,$(STAGE_GOALS)),yes)
 
-$(STAMPS): $(REC)/.stamps/%: scripts/%.py
+$(foreach step,$(STEPS),$(eval $(REC)/.stamps/$(step): scripts/$(call verb_of,$(step)).py))
 $(REC)/.stamps/data: $(MODEL) scripts/dataset.py
 $(REC)/.stamps/train: $(REC)/data.json $(MODEL) docker/locks/toolbox.txt scripts/plots.py
 $(REC)/.stamps/evaluate: $(REC)/train.json scripts/judge.py
@@ -126,20 +137,30 @@ $(REC)/.stamps/register: $(REC)/evaluate.json
 $(REC)/.stamps/image: $(if $(REGISTERED),$(REC)/register.json) $(SCORING) docker/Dockerfile docker/fetch.sh
 $(REC)/.stamps/image: docker/locks/scoring-linear.txt docker/locks/scoring.txt docker/locks/scoring-sklearn.txt
 $(REC)/.stamps/image: $(wildcard scripts/packaging/*.py)
-$(REC)/.stamps/deploy: $(REC)/image.json docker/haproxy.cfg
-$(REC)/.stamps/deploy: $(filter-out %/tracking.py %/images.py,$(wildcard scripts/platforms/$(call setting,PLATFORM)/*.py))
-$(REC)/.stamps/smoke: $(REC)/deploy.json scripts/answers.py
-$(REC)/.stamps/load: $(REC)/deploy.json scripts/swarm.py scripts/latencies.py | $(REC)/smoke.json
-$(REC)/.stamps/report: $(patsubst %,$(REC)/%.json,$(filter-out report,$(STAGES)))
+
+# What serves: deployed, asked and loaded once for each target, one target after the other.
+$(DEPLOYS:%=$(REC)/.stamps/%): $(REC)/image.json docker/haproxy.cfg
+$(DEPLOYS:%=$(REC)/.stamps/%): $(filter-out %/tracking.py %/images.py,$(wildcard scripts/platforms/$(call setting,PLATFORM)/*.py))
+$(patsubst deploy%,$(REC)/.stamps/smoke%,$(DEPLOYS)): $(REC)/.stamps/smoke%: $(REC)/deploy%.json scripts/answers.py
+$(REC)/.stamps/$(call step,load): $(call record,deploy) scripts/swarm.py scripts/latencies.py | $(call record,smoke)
+$(if $(QA),$(REC)/.stamps/$(call step,deploy)): | $(if $(QA),$(REC)/$(lastword $(QA)).json)
+$(REC)/.stamps/report: $(patsubst %,$(REC)/%.json,$(filter-out report,$(STEPS)))
 $(REC)/.stamps/report: scripts/charts.py $(wildcard scripts/templates/*)
+
+# What a platform must have before anything else. Only what is deployed depends on how it is made.
+ifneq ($(filter provision,$(STEPS)),)
+$(REC)/.stamps/provision: $(wildcard arm/*.json)
+$(REC)/.stamps/data: | $(REC)/provision.json
+$(DEPLOYS:%=$(REC)/.stamps/%): $(REC)/provision.json
+endif
 
 # Whatever else makes a stage undone: the call, a missing record, a data file that is newer or gone,
 # an image that could not be built but now can.
-FORCED := $(if $(filter-out 0 no false,$(FORCE)),$(filter $(STAGES),$(if $(filter all,$(GOALS)),$(STAGES),$(STAGE_GOALS))))
+FORCED := $(if $(filter-out 0 no false,$(FORCE)),$(if $(filter all,$(GOALS)),$(STEPS),$(foreach verb,$(STAGE_GOALS),$(call step,$(verb)))))
 NEW_ENGINE := $(if $(call listed,engine),$(shell $(WITH_CALL) make/engine.sh 2>/dev/null))
 RERUN := $(FORCED) $(call listed,rerun) $(if $(NEW_ENGINE),image)
-RERUN += $(if $(strip $(value PARAMS)),train) $(if $(MODEL_VERSION),image deploy)
-RERUN += $(foreach stage,$(STAGES),$(if $(wildcard $(REC)/$(stage).json),,$(stage)))
+RERUN += $(if $(strip $(value PARAMS)),train) $(if $(MODEL_VERSION),image $(DEPLOYS))
+RERUN += $(foreach step,$(STEPS),$(if $(wildcard $(REC)/$(step).json),,$(step)))
 $(patsubst %,$(REC)/.stamps/%,$(sort $(RERUN))): rerun
 $(patsubst %,$(REC)/.settings/%,$(call listed,changed)): rerun
 # A stage that runs only because it comes before the one asked for is not forced.
@@ -166,6 +187,26 @@ down: ## Stop the service
 batch-score: ## Score files with the champion: INPUT=file, folder or glob OUTPUT=file; KEEP=columns, PROBABILITIES=1, MODEL_VERSION=n
 	$(Q)docker/run.sh python -m scripts.batch_score
 
+##@ The platform, where it needs one (PLATFORM=azure)
+login: ## Sign in: service principal, managed identity, a CI job's token, or you
+	$(Q)docker/run.sh python -m scripts.login
+what-if: ## What provision would change
+	$(Q)docker/run.sh python -m scripts.what_if
+ifneq ($(filter provision,$(STEPS)),)
+provision: $(REC)/provision.json ## Make what is missing, from arm/
+else
+provision:
+	$(Q)docker/run.sh python -m scripts.provision
+endif
+destroy: ## Remove all that provision made; asks for the group's name, or CONFIRM=name
+	$(Q)docker/run.sh python -m scripts.destroy
+publish-pipeline: ## Publish train, evaluate and register as a pipeline, version BUILD_BUILDID
+	$(Q)docker/run.sh python -m scripts.publish_pipeline
+run-pipeline: ## Run the published pipeline and wait; WAIT=0 only names it for a CI job
+	$(Q)docker/run.sh python -m scripts.run_pipeline
+sandbox: ## A stand-in for Azure on this machine, to see the flow before paying for it
+	$(Q)docker/run.sh python -m tests.azure.standin
+
 ##@ Your machine
 help: ## This list, and the settings with their present values
 	@make/env.sh help
@@ -180,7 +221,9 @@ distclean: ## Remove everything made here, the registry too; asks first, or CONF
 
 ##@ Slipway's own upkeep
 test: ## Tests, with the ones that need Docker where there is an engine
-	$(Q)docker/run.sh python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(Q)docker/run.sh python -m pytest -n 2 --dist loadgroup -m "not slow and not azure"
+test-azure: ## The tests against the stand-in for Azure; RUNNER=venv or here
+	$(Q)docker/run.sh python -m pytest -m "azure and not slow"
 test-full: ## All tests, the slow ones too
 	$(Q)docker/run.sh python -m pytest -n 2 --dist loadgroup
 bench: ## Measure the service and batch scoring against peers; BENCH_PEERS=all adds more of them

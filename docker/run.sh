@@ -11,7 +11,7 @@ set -eu
 # What passes into the container besides the settings of .env.example: what is said for one call,
 # and how the caller's terminal and network are.
 readonly PASSED='PARAMS FORCE MODEL_VERSION CONFIRM UPGRADE VERBOSE INPUT OUTPUT KEEP PROBABILITIES
-    BENCH_PEERS BENCH_SECONDS BENCH_ROUNDS SLIPWAY_LOCKED PYTEST_ADDOPTS NO_COLOR
+    WAIT BENCH_PEERS BENCH_SECONDS BENCH_ROUNDS SLIPWAY_LOCKED PYTEST_ADDOPTS NO_COLOR
     TERM CI TZ COLUMNS http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
     PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST UV_DEFAULT_INDEX UV_INDEX UV_INDEX_URL
     UV_EXTRA_INDEX_URL UV_INSECURE_HOST'
@@ -248,11 +248,19 @@ trust_extra_ca() {
     export SSL_CERT_FILE="$bundle" REQUESTS_CA_BUNDLE="$bundle" PIP_CERT="$bundle"
 }
 
+# The Azure CLI, in an environment of its own: only where it is wanted.
+with_az() {
+    [ "$PLATFORM" = azure ] || return 0
+    "$ROOT/docker/venv.sh" az
+    export PATH="$ROOT/.venv-az/only:$PATH"
+}
+
 in_venv() {
     trust_extra_ca
     "$ROOT/docker/venv.sh"
     export PATH="$ROOT/.venv/bin:$PATH" VIRTUAL_ENV="$ROOT/.venv" RUNNER=here SLIPWAY_ENGINE=none
     unset SLIPWAY_NETWORK PYTHONHOME PYTHONPATH
+    with_az
     watch_caller stop_process
     exec "$@"
 }
@@ -270,6 +278,7 @@ in_place() {
         export SLIPWAY_NETWORK
     fi
     export RUNNER=here
+    have az || with_az
     watch_caller stop_process
     exec "$@"
 }

@@ -1,13 +1,20 @@
 #!/bin/sh
-# Usage: docker/venv.sh
+# Usage: docker/venv.sh [toolbox|az]
 #
-# Makes .venv hold exactly what docker/locks/toolbox.txt says, or leaves it as it is if it does.
-# CPython 3.11 comes from PATH, else uv finds one. Exit 2 names what is missing.
+# Makes .venv hold exactly what docker/locks/toolbox.txt says, or .venv-az what az.txt does, or leaves
+# it as it is if it does. CPython 3.11 comes from PATH, else uv finds one. Exit 2 names what is
+# missing. .venv-az/only holds az and nothing else, to stand on PATH.
 set -eu
 . "$(dirname -- "$0")/lib.sh"
 
-readonly LOCK="$ROOT/docker/locks/toolbox.txt"
-venv=$ROOT/.venv
+what=${1:-toolbox}
+case $what in
+    toolbox) name=.venv ;;
+    az) name=.venv-az ;;
+    *) die 2 "no such environment: $what; it is toolbox or az" ;;
+esac
+readonly LOCK="$ROOT/docker/locks/$what.txt"
+venv=$ROOT/$name
 # Holds the lock's hash once everything is in place: an interrupted build has none.
 mark=$venv/.slipway
 
@@ -40,7 +47,7 @@ create() {
     python=$(find_python)
     if [ -n "$python" ]; then
         "$python" -m venv --without-pip "$venv" >>"$log" 2>&1 ||
-            die 1 "$python cannot make an environment; see build/docker/venv.log"
+            die 1 "$python cannot make an environment; see $log"
     elif has_uv; then
         uv venv --allow-existing --python 3.11 "$venv" >>"$log" 2>&1 ||
             die 2 "there is no Python 3.11 here, and uv finds none: $(tail -n 1 "$log")" \
@@ -67,9 +74,9 @@ bootstrap_uv() {
 
 explain_failure() {
     if grep -qi 'no space left on device' "$log"; then
-        die 1 "making .venv failed: no space left on the disk" "It takes 2 GB; free some."
+        die 1 "making $name failed: no space left on the disk" "It takes 2 GB; free some."
     fi
-    say "error: making .venv failed; the last lines of build/docker/venv.log:"
+    say "error: making $name failed; the last lines of $log:"
     tail -n 8 "$log" | cut -c1-200 | sed 's/^/  | /' >&2
     if grep -qiE 'certificate|UnknownIssuer' "$log"; then
         say "  A certificate was not trusted: name your company's CA bundle in EXTRA_CA."
@@ -81,15 +88,15 @@ wanted=$(sha256 <"$LOCK")
 if up_to_date; then exit; fi
 
 make_build_dir docker
-log=$ROOT/build/docker/venv.log
-exec 8>"$ROOT/build/docker/venv.lock"
-lock_fd 8 x 3600 || die 1 "another process has been making .venv for an hour"
+log=$ROOT/build/docker/${name#.}.log
+exec 8>"$ROOT/build/docker/${name#.}.lock"
+lock_fd 8 x 3600 || die 1 "another process has been making $name for an hour"
 if up_to_date; then exit; fi
 if [ -e "$venv" ] && [ ! -e "$mark" ]; then
-    die 2 ".venv exists and is not Slipway's" "Move it away, or use RUNNER=container or RUNNER=here."
+    die 2 "$name exists and is not Slipway's" "Move it away, or use RUNNER=container or RUNNER=here."
 fi
 
-say "making .venv from docker/locks/toolbox.txt (log: build/docker/venv.log; a minute or two)"
+say "making $name from docker/locks/$what.txt (log: build/docker/${name#.}.log; a minute or two)"
 echo building >"$log"
 # What is there is only brought up to date if it is whole.
 case $(cat "$mark" 2>/dev/null) in
@@ -100,4 +107,5 @@ has_uv || bootstrap_uv
 uv pip sync --python "$venv/bin/python" --require-hashes --compile-bytecode "$LOCK" >>"$log" 2>&1 ||
     explain_failure
 rm -rf "$venv/bootstrap"
+[ "$what" != az ] || { mkdir -p "$venv/only" && ln -sf ../bin/az "$venv/only/az"; }
 echo "$wanted" >"$mark"

@@ -1,8 +1,10 @@
 # What the Makefile asks when it is read: settings.awk MODE STAGES FOLDERS GOALS
 #
-# MODE base prints PLATFORM=, REC= (where the records lie), RUNNER= and LOCK_WAIT=. MODE write also
-# brings REC/.settings/<verb> up to date, one file for each verb that GOALS lead through (STAGES is
-# their order) with the settings it reads, and one for each of FOLDERS with its files' names; MODE
+# MODE base prints PLATFORM=, REC= (where the records lie), RUNNER=, LOCK_WAIT= and step:<name> for
+# what `all` does, in order: STAGES as the platform has them. On Azure something is provisioned first,
+# and what serves is deployed and tested once for each target, as deploy-aci; QA goes before production.
+# MODE write also brings REC/.settings/<step> up to date, one file for each step that GOALS lead
+# through with the settings its verb reads, and one for each of FOLDERS with its files' names; MODE
 # check prints changed:<file> instead and writes nothing. Both print file:<path> for the files in
 # FOLDERS, rerun:data if the data file is newer than what was made of it, and engine:none if the
 # scoring image could not be built when it was last tried. The last word is ok, unless a setting that
@@ -18,11 +20,15 @@ BEGIN {
         if (VALUE["WORKSPACE_NAME"] !~ /^[A-Za-z0-9][A-Za-z0-9_-]+$/)
             wrong("WORKSPACE_NAME", "3 to 33 letters, digits, _ and -")
         record = record "/" VALUE["WORKSPACE_NAME"]
+        if (VALUE["DEPLOY_TARGET"] !~ /^(aci|aks|webapp)$/)
+            wrong("DEPLOY_TARGET", "aci, aks or webapp")
     }
     settings = record "/.settings/"
     print "PLATFORM=" VALUE["PLATFORM"], "REC=" record
     print "RUNNER=" encode(VALUE["RUNNER"]), "LOCK_WAIT=" VALUE["LOCK_WAIT"]
-    if (mode != "base") inputs(ARGV[2], ARGV[3], ARGV[4])
+    order(ARGV[2])
+    for (i = 1; i <= STEPS; i++) print "step:" STEP[i]
+    if (mode != "base") inputs(ARGV[3], ARGV[4])
     print "ok"
     exit 0
 }
@@ -34,14 +40,37 @@ function wrong(name, should) {
     exit 2
 }
 
-function inputs(stages, folders, goals,   names, count, last, i) {
+# Fill STEP[1..STEPS] with what `all` does.
+function order(stages,   names, count, target, i) {
+    target = VALUE["DEPLOY_TARGET"]
     count = split(stages, names, " ")
-    for (i = 1; i <= count; i++)
-        if (index(" " goals " ", " " names[i] " ") || goals ~ /(^| )all( |$)/) last = i
-    for (i = 1; i <= last; i++) keep(names[i], read_by(names[i]))
+    if (VALUE["PLATFORM"] == "azure") STEP[++STEPS] = "provision"
+    for (i = 1; i <= count; i++) {
+        if (VALUE["PLATFORM"] == "azure" && names[i] ~ /^(deploy|smoke|load)$/) {
+            if (names[i] == "deploy" && target != "aci" && VALUE["ACI_DEPLOYMENT_NAME"] != "") {
+                STEP[++STEPS] = "deploy-aci"
+                STEP[++STEPS] = "smoke-aci"
+            }
+            STEP[++STEPS] = names[i] "-" target
+        } else {
+            STEP[++STEPS] = names[i]
+        }
+    }
+}
+
+# deploy-aci is the verb deploy.
+function verb_of(step) {
+    sub(/-.*/, "", step)
+    return step
+}
+
+function inputs(folders, goals,   names, count, last, i) {
+    for (i = 1; i <= STEPS; i++)
+        if (index(" " goals " ", " " verb_of(STEP[i]) " ") || goals ~ /(^| )all( |$)/) last = i
+    for (i = 1; i <= last; i++) keep(STEP[i], read_by(verb_of(STEP[i])))
     if (last) data_file()
     for (i = 1; i <= last; i++)
-        if (names[i] == "image" && slurp(record "/image.json") ~ /"engine": *"none"/)
+        if (STEP[i] == "image" && slurp(record "/image.json") ~ /"engine": *"none"/)
             print "engine:none"
     count = split(folders, names, " ")
     for (i = 1; last && i <= count; i++) keep(names[i] ".files", files(names[i]))

@@ -14,9 +14,8 @@ from scripts import console
 from scripts.checks import engine, machine, release
 from scripts.checks.finding import Finding, problem
 from scripts.errors import SlipwayError, UsageError
-from scripts.records import Records
 from scripts.settings import Settings, load_settings, read_env_file, resolve_settings
-from scripts.verb import clone_root, now, record_folder
+from scripts.verb import clone_root, now, open_records
 
 Check = Callable[[Path, Settings], Iterator[Finding]]
 
@@ -107,7 +106,7 @@ def main() -> int:
         "duration_seconds": round(time.monotonic() - began, 3),
     }
     try:
-        Records(record_folder(root, what_is_valid(root))).write_outcome(outcome)
+        open_records(root, what_is_valid(root)).write_outcome(outcome)
     except (OSError, SlipwayError) as error:
         console.warning(f"outcome.json could not be written: {error}")
     if problems:

@@ -28,6 +28,9 @@ STAGES = (
     "report",
 )
 
+#: The stages that are done once for each target, where the platform has several.
+TARGETED = frozenset({"deploy", "smoke", "load"})
+
 #: What changes without the work having changed.
 VOLATILE = frozenset({"time", "duration_seconds"})
 #: What is held against the champion and so changes with it: worth knowing, but no input of the next
@@ -62,16 +65,23 @@ def _without(record: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
 
 
 class Records:
-    """The records in `folder` (build/local, or build/azure/<workspace>)."""
+    """The records in `folder` (build/local, or build/azure/<workspace>).
 
-    def __init__(self, folder: Path) -> None:
+    With a `target` those of what serves are that target's: deploy-aci.json.
+    """
+
+    def __init__(self, folder: Path, target: str | None = None) -> None:
         self.folder = folder
+        self.target = target
+
+    def _name(self, verb: str) -> str:
+        return f"{verb}-{self.target}" if self.target and verb in TARGETED else verb
 
     def path(self, verb: str) -> Path:
-        return self.folder / f"{verb}.json"
+        return self.folder / f"{self._name(verb)}.json"
 
     def failed_path(self, verb: str) -> Path:
-        return self.folder / f"{verb}.failed.json"
+        return self.folder / f"{self._name(verb)}.failed.json"
 
     def find(self, verb: str) -> Record | None:
         """The verb's record, or None if it was never done (or its last call failed)."""

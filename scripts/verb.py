@@ -53,7 +53,7 @@ class Context:
 
 
 ONE_CALL = (
-    *("PARAMS", "FORCE", "MODEL_VERSION", "CONFIRM", "VERBOSE"),
+    *("PARAMS", "FORCE", "MODEL_VERSION", "CONFIRM", "VERBOSE", "WAIT"),
     *("BENCH_PEERS", "BENCH_SECONDS", "BENCH_ROUNDS"),
     *("INPUT", "OUTPUT", "KEEP", "PROBABILITIES"),
 )
@@ -64,11 +64,12 @@ def clone_root() -> Path:
     return Path(os.environ.get("SLIPWAY_ROOT") or Path(__file__).resolve().parents[1])
 
 
-def record_folder(root: Path, settings: Settings) -> Path:
-    """Where the records of the chosen platform lie."""
+def open_records(root: Path, settings: Settings) -> Records:
+    """The records of the chosen platform, and of the target deployed to where it has several."""
     if settings.PLATFORM == "azure":
-        return root / "build" / "azure" / settings.require("WORKSPACE_NAME")
-    return root / "build" / "local"
+        folder = root / "build" / "azure" / settings.require("WORKSPACE_NAME")
+        return Records(folder, settings.DEPLOY_TARGET)
+    return Records(root / "build" / "local")
 
 
 class _Terminated(KeyboardInterrupt):
@@ -111,7 +112,7 @@ def run_verb(verb: str, body: Callable[[Context], Result], *, outcome: bool = Tr
         with _sigterm_raises():
             call = {name: value for name in ONE_CALL if (value := os.environ.get(name))}
             settings = load_settings(root)
-            records = Records(record_folder(root, settings))
+            records = open_records(root, settings)
             console.heading(verb)
             result = body(Context(root, settings, records, call))
             if result.record is not None:
