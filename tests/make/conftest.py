@@ -23,12 +23,18 @@ verb=${3-}
 verb=${verb#scripts.}
 printf '%s FORCE=%s PARAMS=%s MODEL_VERSION=%s\\n' "$*" "${FORCE-}" "${PARAMS-}" \\
     "${MODEL_VERSION-}" >>fake/calls
+records=build/local
+record=$verb
+if [ "${PLATFORM-}" = azure ]; then
+    records=build/azure/ws
+    case $verb in deploy | smoke | load) record=$verb-$DEPLOY_TARGET ;; esac
+fi
 [ ! -e "fake/$verb.pause" ] || { echo "$$" >"fake/$verb.pid"; exec sleep 60; }
 [ ! -e "fake/$verb.code" ] || exit "$(cat "fake/$verb.code")"
 [ "$verb" != "${3-}" ] || exit 0
-mkdir -p build/local
+mkdir -p "$records"
 printf '{"verb": "%s", "says": "%s"}\\n' "$verb" "$(cat "fake/$verb.says" 2>/dev/null)" >fake/new
-cmp -s fake/new "build/local/$verb.json" || cp fake/new "build/local/$verb.json"
+cmp -s fake/new "$records/$record.json" || cp fake/new "$records/$record.json"
 """
 
 
@@ -53,7 +59,8 @@ class Clone:
         makefile = (ROOT / "Makefile").read_text()
         for name in re.findall(r"\b(?:scripts|docker)/[\w/-]+\.(?:py|txt|sh|cfg)\b", makefile):
             self.write(name, "\n")
-        for name in ("docker/Dockerfile", *(f"scripts/{stage}.py" for stage in STAGES)):
+        verbs = ("provision", *STAGES)
+        for name in ("docker/Dockerfile", *(f"scripts/{verb}.py" for verb in verbs)):
             self.write(name, "\n")
         shutil.copy(ROOT / "docker/lib.sh", path / "docker")
         self.write("fake/calls", "")

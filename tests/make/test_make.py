@@ -19,8 +19,8 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 
 def verbs() -> list[str]:
     """The verbs that the Makefile knows, from its lists."""
-    lists = re.findall(r"^(STAGES|SERVICE|UPKEEP|PROJECT) := (.*)", MAKEFILE, re.MULTILINE)
-    assert len(lists) == 4
+    lists = re.findall(r"^(STAGES|SERVICE|PLACE|UPKEEP|PROJECT) := (.*)", MAKEFILE, re.MULTILINE)
+    assert len(lists) == 5
     return ["help", "all", *" ".join(words for _, words in lists).split()]
 
 
@@ -337,10 +337,18 @@ def test_an_old_make_is_refused_with_the_mend(clone: Clone) -> None:
     ("verb", "command"),
     [
         *[(verb, f"python -m scripts.{verb}") for verb in ("status", "rollback", "ui", "logs")],
-        ("down", "python -m scripts.down"),
+        *[
+            (verb, f"python -m scripts.{verb.replace('-', '_')}")
+            for verb in (
+                *("down", "login", "what-if", "provision", "destroy"),
+                *("publish-pipeline", "run-pipeline"),
+            )
+        ],
+        ("sandbox", "python -m tests.azure.standin"),
         ("doctor", "python -m scripts.doctor"),
         ("shell", "bash"),
-        ("test", 'python -m pytest -n 2 --dist loadgroup -m "not slow"'),
+        ("test", 'python -m pytest -n 2 --dist loadgroup -m "not slow and not azure"'),
+        ("test-azure", 'python -m pytest -m "azure and not slow"'),
         ("test-full", "python -m pytest -n 2 --dist loadgroup"),
         ("lint", "make/lint.sh"),
         ("format", "make/format.sh"),
