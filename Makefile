@@ -205,7 +205,7 @@ publish-pipeline: ## Publish train, evaluate and register as a pipeline, version
 run-pipeline: ## Run the published pipeline and wait; WAIT=0 only names it for a CI job
 	$(Q)docker/run.sh python -m scripts.run_pipeline
 sandbox: ## A stand-in for Azure on this machine, to see the flow before paying for it
-	$(Q)docker/run.sh python -m tests.azure.standin
+	$(Q)PLATFORM=azure docker/run.sh python -m tests.azure.standin
 
 ##@ Your machine
 help: ## This list, and the settings with their present values
@@ -223,7 +223,7 @@ distclean: ## Remove everything made here, the registry too; asks first, or CONF
 test: ## Tests, with the ones that need Docker where there is an engine
 	$(Q)docker/run.sh python -m pytest -n 2 --dist loadgroup -m "not slow and not azure"
 test-azure: ## The tests against the stand-in for Azure; RUNNER=venv or here
-	$(Q)docker/run.sh python -m pytest -m "azure and not slow"
+	$(Q)PLATFORM=azure docker/run.sh python -m pytest -n 2 --dist loadgroup -m "azure and not slow"
 test-full: ## All tests, the slow ones too
 	$(Q)docker/run.sh python -m pytest -n 2 --dist loadgroup
 bench: ## Measure the service and batch scoring against peers; BENCH_PEERS=all adds more of them

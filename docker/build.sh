@@ -39,6 +39,10 @@ building_client() {
 write_network_secret() {
     for key in $NETWORK_KEYS; do
         eval "value=\${$key:-}"
+        # A build cannot reach a proxy on this machine's loopback.
+        case $value in
+            *://localhost[:/]* | *://127.*) continue ;;
+        esac
         [ -z "$value" ] || printf "%s='%s'\n" "$key" "$(printf %s "$value" | sed "s/'/'\\\\''/g")"
     done
     # uv does not read pip's variables.

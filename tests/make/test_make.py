@@ -344,11 +344,9 @@ def test_an_old_make_is_refused_with_the_mend(clone: Clone) -> None:
                 *("publish-pipeline", "run-pipeline"),
             )
         ],
-        ("sandbox", "python -m tests.azure.standin"),
         ("doctor", "python -m scripts.doctor"),
         ("shell", "bash"),
         ("test", 'python -m pytest -n 2 --dist loadgroup -m "not slow and not azure"'),
-        ("test-azure", 'python -m pytest -m "azure and not slow"'),
         ("test-full", "python -m pytest -n 2 --dist loadgroup"),
         ("lint", "make/lint.sh"),
         ("format", "make/format.sh"),
@@ -358,6 +356,11 @@ def test_an_old_make_is_refused_with_the_mend(clone: Clone) -> None:
 )
 def test_other_verbs_are_one_command(clone: Clone, verb: str, command: str) -> None:
     assert clone.make("-n", verb).stdout == f"docker/run.sh {command}\n"
+
+
+def test_what_needs_the_azure_cli_says_so_to_the_runner(clone: Clone) -> None:
+    for verb in ("test-azure", "sandbox"):
+        assert clone.make("-n", verb).stdout.startswith("PLATFORM=azure docker/run.sh python -m ")
 
 
 def test_the_real_tree_can_be_planned() -> None:
