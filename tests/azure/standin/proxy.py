@@ -104,6 +104,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         began = time.monotonic()
+        # urllib3 leaves Nagle on towards a proxy: its body waits for the head's acknowledgement.
+        with suppress(OSError, AttributeError):
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         place = urlsplit(self.path)
         host = self.tunnel[0] if self.tunnel else (place.hostname or "").lower()
         body = Body(self.rfile, self.headers)
