@@ -65,6 +65,8 @@ class Routes:
 
     def __init__(self) -> None:
         self.all: list[Route] = []
+        #: Asked before any route of a host; what they raise is the answer.
+        self.gates: dict[str, Callable[[World, Request], None]] = {}
 
     def add(
         self,
@@ -101,6 +103,10 @@ class Routes:
     def call(self, world: World, request: Request) -> Answer:
         """What the request's route answers; what it refuses is an answer too."""
         try:
+            gate = self.gates.get(request.host)
+            if gate is not None:
+                with world.lock:
+                    gate(world, request)
             route, names = self.find(request)
             if route.slow:
                 given = route.handler(world, request, **names)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.azure.standin import access, arm, generic, graph, operations, providers, signin
 from tests.azure.standin.certificates import Certificates
 from tests.azure.standin.proxy import Proxy
 from tests.azure.standin.resources import ResourceTypes
@@ -24,8 +25,17 @@ class Parts:
     types: ResourceTypes
 
 
-#: Each module's `add`; routes are asked in this order.
-MODULES: Sequence[Callable[[Parts], None]] = ()
+#: Each module's `add`; routes are asked in this order. `generic` answers for all resources that no
+#: module before it answers for, so it is the last.
+MODULES: Sequence[Callable[[Parts], None]] = (
+    signin.add,
+    access.add,
+    graph.add,
+    operations.add,
+    arm.add,
+    providers.add,
+    generic.add,
+)
 
 
 class StandIn:

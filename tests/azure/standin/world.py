@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.azure.standin.calls import Calls
 from tests.azure.standin.faults import Faults
-from tests.azure.standin.messages import Json, Request
+from tests.azure.standin.messages import Json, Refused, Request
 
 TENANT = "11111111-1111-4111-8111-111111111111"
 SUBSCRIPTION = "22222222-2222-4222-8222-222222222222"
@@ -44,6 +44,8 @@ class Operation:
     ready: float
     finish: Callable[[], Json]
     result: Json | None = None
+    #: What it was refused with in the end.
+    failed: Refused | None = None
 
 
 @dataclass
@@ -72,6 +74,8 @@ class World:
     #: The proxy's own port, known once it listens; containers reach it at 127.0.0.1 too.
     port: int = 0
     ca_file: Path = Path()
+    #: Hosts whose routes are asked without TLS.
+    plain: set[str] = field(default_factory=set)
     #: What modules keep for themselves, by module name.
     rooms: dict[str, Any] = field(default_factory=dict)
 
