@@ -8,7 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.azure.standin import access, arm, generic, graph, operations, providers, signin
+from tests.azure.standin import (
+    access,
+    arm,
+    elsewhere,
+    generic,
+    graph,
+    operations,
+    providers,
+    signin,
+)
 from tests.azure.standin.certificates import Certificates
 from tests.azure.standin.proxy import Proxy
 from tests.azure.standin.resources import ResourceTypes
@@ -28,6 +37,7 @@ class Parts:
 #: Each module's `add`; routes are asked in this order. `generic` answers for all resources that no
 #: module before it answers for, so it is the last.
 MODULES: Sequence[Callable[[Parts], None]] = (
+    elsewhere.add,
     signin.add,
     access.add,
     graph.add,
