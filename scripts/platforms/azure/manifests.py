@@ -1,0 +1,140 @@
+"""The Kubernetes manifests of arm/aks, filled in.
+
+A file is read as YAML first, so no value can become structure: a scalar that is `${NAME}` alone
+becomes that value with its type, and one that holds `${NAME}` the text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts.settings import Settings
+
+Manifest = dict[str, Any]
+
+#: In the order in which a cluster wants them: what pods need comes before the pods.
+FILES = ("namespace", "secret", "network", "service", "deployment", "disruption", "autoscaler")
+_NAME = re.compile(r"\$\{([A-Z_]+)\}")
+
+#: Seconds a pod goes on serving when it was told to leave (`preStop` in deployment.yaml), and what the
+#: service needs after GRACE_SECONDS to write its log and send its traces.
+DRAIN, ENDING = 5, 10
+
+
+@dataclass(frozen=True)
+class Tls:
+    """The certificate chain and its key, in PEM, and the image of the front that ends TLS."""
+
+    image: str
+    certificate: str
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be deployed.
+
+    `labels` are annotations of the pods (`slipway.*`), which a revision keeps; `environment` are the
+    service's settings and `secrets` its secrets, by the names of the variables.
+    """
+
+    name: str
+    namespace: str
+    image: str  # <server>/<name>@sha256:...
+    host_label: str
+    environment: Mapping[str, str]
+    labels: Mapping[str, str]
+    secrets: Mapping[str, str] = field(repr=False)
+    grace_seconds: float = Settings.model_fields["GRACE_SECONDS"].default
+    cpu: str = "1"
+    memory: str = "1Gi"
+    replicas: tuple[int, int] = (2, 5)
+    deadline_seconds: int = 300
+    tls: Tls | None = None
+
+
+def render(folder: Path, wanted: Wanted) -> list[Manifest]:
+    """The manifests in `folder` (arm/aks) for `wanted`, in the order to apply them in."""
+    values = _values(wanted)
+    found = {name: _read(folder / f"{name}.yaml", values)[0] for name in FILES}
+    found["secret"]["stringData"] = dict(wanted.secrets)
+    template = found["deployment"]["spec"]["template"]
+    # A changed secret is a changed pod: without this the old one would serve on with the old key.
+    template["metadata"]["annotations"] = {**wanted.labels, "slipway.secrets": _hash(wanted)}
+    pod = template["spec"]
+    pod["containers"][0]["env"] = [
+        {"name": name, "value": value} for name, value in sorted(wanted.environment.items())
+    ]
+    before = [found["namespace"], found["secret"]]
+    if wanted.tls is not None:
+        values = {
+            **values,
+            "TLS_IMAGE": wanted.tls.image,
+            "TLS_CERTIFICATE": wanted.tls.certificate,
+            "TLS_KEY": wanted.tls.key,
+            "HAPROXY_CFG": (folder / "haproxy.cfg").read_text("utf-8"),
+        }
+        before += _read(folder / "tls.yaml", values)
+        extra = _read(folder / "tls-container.yaml", values)[0]
+        pod["containers"] += extra["containers"]
+        pod["volumes"] += extra["volumes"]
+        found["network"]["spec"]["ingress"][0]["ports"][0]["port"] = "https"
+        port = {"name": "https", "port": 443, "targetPort": "https", "protocol": "TCP"}
+        found["service"]["spec"]["ports"] = [port]
+    return before + [found[name] for name in FILES[2:]]
+
+
+def _values(wanted: Wanted) -> Mapping[str, Any]:
+    drain = DRAIN + int(wanted.grace_seconds) + ENDING
+    return {
+        "NAME": wanted.name,
+        "NAMESPACE": wanted.namespace,
+        "IMAGE": wanted.image,
+        "HOST_LABEL": wanted.host_label,
+        "CPU": wanted.cpu,
+        "MEMORY": wanted.memory,
+        "MIN_REPLICAS": wanted.replicas[0],
+        "MAX_REPLICAS": wanted.replicas[1],
+        "DEADLINE_SECONDS": wanted.deadline_seconds,
+        "DRAIN_SECONDS": drain,
+        "TERMINATION_SECONDS": drain + 5,
+    }
+
+
+def _hash(wanted: Wanted) -> str:
+    """One line for all that is secret; salted with the image, so that it tells nobody of a key reused."""
+    tls = [wanted.tls.certificate, wanted.tls.key] if wanted.tls else []
+    text = json.dumps([wanted.image, sorted(wanted.secrets.items()), tls])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _read(path: Path, values: Mapping[str, Any]) -> list[Manifest]:
+    import yaml
+
+    documents = yaml.safe_load_all(path.read_text("utf-8"))
+    return [_fill(document, values) for document in documents]
+
+
+def _fill(node: Any, values: Mapping[str, Any]) -> Any:
+    if isinstance(node, dict):
+        return {_fill(key, values): _fill(value, values) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_fill(item, values) for item in node]
+    if not isinstance(node, str):
+        return node
+    if alone := _NAME.fullmatch(node):
+        return values[alone[1]]
+    return _NAME.sub(lambda found: str(values[found[1]]), node)
+
+
+def as_yaml(manifests: Sequence[Manifest]) -> str:
+    """One file of all of them, for `kubectl apply -f`."""
+    import yaml
+
+    return yaml.safe_dump_all(manifests, sort_keys=False, allow_unicode=True)
