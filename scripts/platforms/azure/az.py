@@ -1,42 +1,250 @@
-"""The Azure CLI as a child process: JSON out, secrets on its standard input, errors with their mend."""
+"""The Azure CLI as a child process: JSON out, secrets on its standard input, errors with their mend.
+
+Every call first makes sure that somebody is signed in (login.py), without a process where az's own
+profile says so. What Azure refuses only for the moment is asked again, with a growing pause and a
+limit; what az prints of an error becomes one line (refusals.py).
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import random
+import shlex
+import signal
 import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from pydantic import SecretStr
 
 from scripts import console
 from scripts.errors import SlipwayError, UsageError
-from scripts.settings import Settings
+from scripts.platforms.azure import login
+from scripts.platforms.azure.refusals import AzureError, explain
+from scripts.settings import SECRETS, Settings
+
+#: Pauses in seconds before a call is made again; az itself has tried several times by then.
+PAUSES = (2.0, 6.0, 15.0)
+#: Nothing that we call may take longer, in seconds.
+LIMIT = 3600.0
+#: How often a call that tells what it does says that it still does, in seconds.
+STILL = 30.0
+#: A token with less time left is fetched anew, in seconds; MSAL's own cache has the same margin.
+MARGIN = 300.0
+
+#: What az finds in its environment beyond what we say ourselves.
+KEPT = ("AZURE_CONFIG_DIR", "AZURE_EXTENSION_DIR", "AZURE_POD_IDENTITY_AUTHORITY_HOST")
+SAID = {
+    "AZURE_CORE_COLLECT_TELEMETRY": "no",
+    "AZURE_CORE_NO_COLOR": "true",
+    "AZURE_CORE_SURVEY_MESSAGE": "no",
+    "AZURE_CORE_LOGIN_EXPERIENCE_V2": "no",
+    "AZURE_EXTENSION_USE_DYNAMIC_INSTALL": "no",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+def environment(around: Mapping[str, str]) -> dict[str, str]:
+    """What az gets of the variables `around` it: no secret, and no default that changes a command."""
+    dropped = {*SECRETS, "PYTHONPATH", "PYTHONHOME", "idToken", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"}
+    kept = {
+        name: value
+        for name, value in around.items()
+        if name not in dropped and (name in KEPT or not name.startswith(("AZURE_", "SYSTEM_")))
+    }
+    return {**kept, **SAID}
 
 
 class Az:
-    """Calls `az`; an instance is shared by all parts of the platform."""
+    """Calls `az`; an instance is shared by all parts of the platform, and by their threads."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.verbose = bool(os.environ.get("VERBOSE"))
+        self._tokens: dict[str, tuple[str, float]] = {}
+        self._signed_in = False
+        self._lock = threading.RLock()
 
-    def __call__(self, *arguments: str, stdin: str | None = None, doing: str | None = None) -> Any:
+    def __call__(
+        self,
+        *arguments: str,
+        stdin: str | SecretStr | None = None,
+        doing: str | None = None,
+        limit: float = LIMIT,
+    ) -> Any:
         """What az prints for `arguments`, parsed; None if it prints nothing.
 
-        `stdin` is what an argument `@-` or `@/dev/stdin` stands for: secrets go there, never into
-        arguments. `doing` tells the user what is waited for. SlipwayError names what Azure said.
+        `stdin` is what an argument `@-` (or a file `/dev/stdin`) stands for: secrets go there, never
+        into arguments. `doing` tells the user what is waited for. AzureError names what Azure said;
+        the command must be one that may be made twice.
         """
+        self.sign_in()
         if doing:
             console.step(doing)
+        given = stdin.get_secret_value() if isinstance(stdin, SecretStr) else stdin
+        renewed = False
+        pauses = iter(PAUSES)
+        while True:
+            try:
+                return _parsed(self.run(self._complete(arguments), given, doing, limit))
+            except AzureError as error:
+                if error.expired and not renewed and login.silent(self.settings):
+                    renewed = True
+                    self.sign_in(again=True)
+                    continue
+                pause = next(pauses, None) if error.passing else None
+                if pause is None:
+                    raise
+                pause *= random.uniform(0.8, 1.2)  # noqa: S311 (two callers should not keep in step)
+                console.step(f"{error.message[:160]}; trying again in {pause:.0f} s")
+                time.sleep(pause)
+
+    def find(self, *arguments: str, doing: str | None = None) -> Any | None:
+        """Like a call, but None where Azure says that the thing is not there."""
         try:
-            done = subprocess.run(
-                ["az", *arguments, "--output", "json", "--only-show-errors"],
-                input=stdin or "",
-                capture_output=True,
+            return self(*arguments, doing=doing)
+        except AzureError as error:
+            if error.missing:
+                return None
+            raise
+
+    def lines(self, *arguments: str) -> Iterator[str]:
+        """What az prints, line by line while it prints it; AzureError if it then fails."""
+        self.sign_in()
+        command = ["az", *self._complete(arguments), "--only-show-errors"]
+        with self._start(command, stdin=subprocess.DEVNULL, bufsize=1) as child:
+            said: list[str] = []
+            reader = threading.Thread(target=lambda: said.extend(child.stderr or ()), daemon=True)
+            reader.start()
+            try:
+                assert child.stdout is not None
+                for line in child.stdout:
+                    yield line.rstrip("\n")
+                child.wait()
+            finally:
+                _end(child)
+            reader.join(5)
+        if child.returncode:
+            raise explain(arguments, self.clean("".join(said)), self.settings)
+
+    def token(self, resource: str) -> tuple[str, float]:
+        """An access token for `resource` and when it expires (seconds since 1970)."""
+        with self._lock:
+            token, expiry = self._tokens.get(resource, ("", 0.0))
+            if expiry - time.time() < MARGIN:
+                given = self("account", "get-access-token", "--resource", resource)
+                token, expiry = str(given["accessToken"]), float(given["expires_on"])
+                self._tokens[resource] = (token, expiry)
+            return token, expiry
+
+    def sign_in(self, *, again: bool = False) -> None:
+        """Make sure somebody is signed in to the subscription; a process only where nobody is."""
+        with self._lock:
+            if self._signed_in and not again:
+                return
+            if again or not login.cached(self.settings):
+                login.sign_in(self.settings, self.run)
+                self._tokens.clear()
+            self._signed_in = True
+
+    def run(
+        self,
+        arguments: Sequence[str],
+        given: str | None = None,
+        doing: str | None = None,
+        limit: float = LIMIT,
+        *,
+        shown: bool = False,
+    ) -> str:
+        """One process; what it prints. `shown` lets a person read what it says while it waits."""
+        command = ["az", *arguments, "--output", "json", "--only-show-errors"]
+        if shown:
+            command.remove("--only-show-errors")  # the device code is told as a warning
+        stderr = None if shown else subprocess.PIPE
+        began = time.monotonic()
+        with self._start(command, stdin=subprocess.PIPE, stderr=stderr) as child:
+            try:
+                rest: str | None = given or ""
+                while True:
+                    try:
+                        printed, said = child.communicate(rest, timeout=STILL)
+                        break
+                    except subprocess.TimeoutExpired:
+                        rest = None
+                        spent = time.monotonic() - began
+                        if spent > limit:
+                            raise SlipwayError(
+                                f"az {arguments[0]} did not end within {limit:.0f} s",
+                                "look in the Azure portal what is at work there, then try again",
+                            ) from None
+                        if doing:
+                            console.step(f"{doing}: {spent:.0f} s so far")
+            finally:
+                _end(child)
+        if child.returncode:
+            raise explain(arguments, self.clean(said or "", given), self.settings)
+        return printed
+
+    def clean(self, text: str, given: str | None = None) -> str:
+        """`text` without any secret that we know of."""
+        for value in (*self._secrets(), *(given or "").splitlines()):
+            if len(value) >= 6:
+                text = text.replace(value, "(secret)")
+        return text
+
+    def _secrets(self) -> Iterator[str]:
+        for name in SECRETS:
+            value = getattr(self.settings, name)
+            if isinstance(value, SecretStr):
+                yield value.get_secret_value()
+        yield from (token for token, _ in self._tokens.values())
+
+    def _complete(self, arguments: Sequence[str]) -> list[str]:
+        """The arguments, and the subscription they are for."""
+        return [*arguments, "--subscription", self.settings.require("SUBSCRIPTION_ID")]
+
+    def _start(self, command: list[str], **how: Any) -> subprocess.Popen[str]:
+        """Begin a process in a group of its own, so that all of it can be ended."""
+        if self.verbose:
+            print(f"  $ {shlex.join(command)}", file=sys.stderr, flush=True)
+        how = {"stderr": subprocess.PIPE, **how}
+        try:
+            return subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                env=environment(os.environ),
                 text=True,
+                process_group=0,
+                **how,
             )
         except FileNotFoundError:
             raise UsageError(
                 "the Azure CLI is not installed here",
                 "start Docker, or use RUNNER=venv, which installs it",
             ) from None
-        if done.returncode:
-            raise SlipwayError(f"az {arguments[0]}: {done.stderr.strip()}")
-        return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """End what still runs: politely, so that az can tell a server, then for good."""
+    for number, seconds in ((signal.SIGINT, 5), (signal.SIGKILL, 5)):
+        if child.poll() is not None:
+            return
+        try:
+            os.killpg(child.pid, number)
+            child.wait(seconds)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _parsed(printed: str) -> Any:
+    try:
+        return json.loads(printed) if printed.strip() else None
+    except ValueError:
+        first = printed.strip().splitlines()[0][:200]
+        raise SlipwayError(f"az printed no JSON: {first}", "see `az version`; 2.60 or later") from None

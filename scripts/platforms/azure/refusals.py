@@ -1,0 +1,262 @@
+"""What Azure refused, in one line, and what to do about it.
+
+az prints Azure's errors in half a dozen forms: `(Code) message`, JSON with inner errors (whose messages
+may be JSON again), `Code - message`, a sentence of its own. The innermost error is the one that tells.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scripts.errors import SlipwayError
+from scripts.settings import Settings
+
+
+class AzureError(SlipwayError):
+    """Azure, or az, said no; `code` is Azure's own word for it, "" where it has none."""
+
+    def __init__(self, message: str, mend: str, code: str, kind: Kind, said: str) -> None:
+        super().__init__(message, mend)
+        self.code, self.said = code, said
+        self.exit_code = kind.exit_code
+        #: It may succeed when asked again.
+        self.passing = kind.passing
+        #: Somebody has to sign in anew.
+        self.expired = kind.expired
+        #: The thing asked for is not there.
+        self.missing = kind.missing
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of error: `pattern` is looked for in "code: message", `mend` says what to do."""
+
+    pattern: str
+    mend: Callable[[re.Match[str], Settings], str] | str = ""
+    exit_code: int = 2
+    passing: bool = False
+    expired: bool = False
+    missing: bool = False
+
+
+def _role_for(action: str) -> str:
+    """The built-in role that allows an action."""
+    roles = (
+        ("Microsoft.Authorization/", "Role Based Access Control Administrator"),
+        ("Microsoft.KeyVault/vaults/secrets", "Key Vault Secrets Officer"),
+        ("Microsoft.KeyVault/vaults/certificates", "Key Vault Certificates Officer"),
+        ("Microsoft.ContainerRegistry/registries/push", "AcrPush"),
+        ("Microsoft.ContainerRegistry/registries/pull", "AcrPull"),
+        ("Microsoft.Storage/storageAccounts/blobServices", "Storage Blob Data Contributor"),
+        ("Microsoft.ContainerService/managedClusters/", "Azure Kubernetes Service Contributor Role"),
+    )
+    return next((role for start, role in roles if action.lower().startswith(start.lower())), "Contributor")
+
+
+def _assign(found: re.Match[str], settings: Settings) -> str:
+    """The command for an Owner that gives what was missing."""
+    text = found.string
+    client = re.search(r"object id '([^']+)'", text) or re.search(r"oid=([\w-]+)", text)
+    action = re.search(r"action '([^']+)'|Action: '([^']+)'", text)
+    scope = re.search(r"over scope '([^']+)'|Resource: '([^']+)'", text)
+    role = _role_for(next(filter(None, action.groups()), "") if action else "")
+    where = next(filter(None, scope.groups())) if scope else f"/subscriptions/{settings.SUBSCRIPTION_ID}"
+    # A resource that is yet to be made can hold no assignment: its group can.
+    where = re.sub(r"/providers/Microsoft\.Resources/deployments/.*", "", where)
+    if role == "Contributor":
+        where = re.sub(r"(/resource[gG]roups/[^/]+)/providers/.*", r"\1", where)
+    who = client[1] if client else settings.SP_APP_ID or "<object id>"
+    text = f'let an Owner run: az role assignment create --assignee {who} --role "{role}" --scope {where}'
+    if role.startswith("Role Based"):
+        text += ", or set ROLE_ASSIGNMENTS=false"
+    return text
+
+
+def _register(found: re.Match[str], settings: Settings) -> str:
+    spaces = re.findall(r"Microsoft\.[A-Za-z]+", found.string)
+    return f"run: az provider register --namespace {spaces[0] if spaces else '<namespace>'} --wait"
+
+
+def _sku(found: re.Match[str], settings: Settings) -> str:
+    return (
+        f"set another LOCATION than {settings.LOCATION}, or a machine size that is offered there "
+        f"(AML_COMPUTE_CLUSTER_CPU_SKU={settings.AML_COMPUTE_CLUSTER_CPU_SKU})"
+    )
+
+
+def _name(found: re.Match[str], settings: Settings) -> str:
+    return f"set another BASE_NAME than {settings.BASE_NAME}: such names are unique in all of Azure"
+
+
+#: The first that fits; patterns are regular expressions over "code: message".
+KINDS: Sequence[Kind] = (
+    Kind(
+        r"AADSTS7000215|AADSTS7000222|invalid_client",
+        "set the value (not the id) of a valid client secret in SP_APP_SECRET",
+    ),
+    Kind(r"AADSTS700016|AADSTS700027", "check SP_APP_ID and TENANT_ID: that tenant has no such application"),
+    Kind(r"AADSTS90002|AADSTS900023", "check TENANT_ID: there is no such tenant"),
+    Kind(
+        r"AADSTS70021\b|AADSTS7002(11|12|13|14)\d?",
+        "give the application a federated credential for this CI job's issuer and subject",
+    ),
+    Kind(
+        r"AADSTS700024|AADSTS700082|AADSTS50173|AADSTS70043|AADSTS50078|AADSTS50076|AADSTS70008"
+        r"|ExpiredAuthenticationToken|InvalidAuthenticationToken\b|AuthenticationFailed: .*expired"
+        r"|az login|does not exist in MSAL token cache|TokenExpired|not logged in",
+        "run `make login`",
+        expired=True,
+    ),
+    Kind(r"AADSTS\d+", "run `make login`; the code says what is wrong"),
+    Kind(
+        r"No subscriptions found|SubscriptionNotFound|InvalidSubscriptionId",
+        lambda found, settings: f"check SUBSCRIPTION_ID and TENANT_ID, and that the account has a role there: "
+        f"az role assignment create --assignee {settings.SP_APP_ID or '<object id>'} --role Contributor "
+        f"--scope /subscriptions/{settings.SUBSCRIPTION_ID}",
+    ),
+    Kind(r"ReadOnlyDisabledSubscription|DisabledSubscription", "enable the subscription, or set another SUBSCRIPTION_ID"),
+    Kind(r"(SubscriptionNotRegistered|MissingSubscriptionRegistration)", _register),
+    Kind(
+        r"AuthorizationFailed|LinkedAuthorizationFailed|ForbiddenByRbac|AuthorizationPermissionMismatch"
+        r"|does not have authorization to perform|not authorized to perform action",
+        _assign,
+    ),
+    Kind(r"RequestDisallowedByPolicy", "a policy of the subscription forbids it: ask who looks after it"),
+    Kind(r"ScopeLocked|ReadOnlyLock|CanNotDelete", "remove the lock: az lock list, then az lock delete"),
+    Kind(
+        r"QuotaExceeded|quota|CoreQuota|ExceedingQuota",
+        "ask for more at https://aka.ms/ProdportalCRP, remove what is not used, or set another LOCATION",
+        exit_code=1,
+    ),
+    Kind(
+        r"LocationNotAvailableForResourceType|SkuNotAvailable|LocationNotAvailable|InvalidSkuForRegion"
+        r"|NoRegisteredProviderFound.*location|not available in location|CapacityNotAvailable|ServiceUnavailableInRegion"
+        r"|AllocationFailed|ZonalAllocationFailed|OverconstrainedAllocation",
+        _sku,
+    ),
+    Kind(r"InvalidResourceGroupLocation", "set LOCATION to where the group is, or another RESOURCE_GROUP"),
+    Kind(
+        r"StorageAccountAlreadyTaken|StorageAccountAlreadyExists|VaultAlreadyExists|AlreadyInUse"
+        r"|already in use|RegistryNameUnavailable|NameUnavailable|DnsRecordInUse|is already taken",
+        _name,
+    ),
+    Kind(
+        r"MissingApiVersionParameter|unrecognized arguments|is misspelled or not recognized",
+        "this az may be too old: see `az version`",
+        exit_code=1,
+    ),
+    Kind(
+        r"TooManyRequests|\b429\b|Throttl|ServerBusy|ServiceUnavailable|\b50[0234]\b|InternalServerError"
+        r"|BadGateway|GatewayTimeout|ServiceTimeout|RetryableError|InternalError|OperationTimedOut"
+        r"|Connection (aborted|reset|refused|broken)|ConnectionError|ConnectionResetError|RemoteDisconnected"
+        r"|Max retries exceeded|Read timed out|ReadTimeout|Failed to establish a new connection"
+        r"|Name or service not known|Temporary failure in name resolution|ServiceRequestError"
+        r"|ServiceResponseError|IncompleteRead|EOF occurred|Cannot connect to proxy|ProxyError",
+        "run the same verb again; if it stays, see https://azure.status.microsoft and your network or proxy",
+        exit_code=1,
+        passing=True,
+    ),
+    Kind(
+        r"DeploymentActive|AnotherOperationInProgress|OperationPreempted|ConflictingOperation"
+        r"|InProgress|Conflict: .*(in progress|being)|PreconditionFailed",
+        "another call works on the same things: run the same verb again when it has ended",
+        exit_code=1,
+        passing=True,
+    ),
+    Kind(
+        r"^(ResourceNotFound|ResourceGroupNotFound|NotFound|DeploymentNotFound|ParentResourceNotFound"
+        r"|SecretNotFound|CertificateNotFound|ClusterNotFound|ComputeNotFound|VaultNotFound|SiteNotFound)"
+        r"\b|\b404\b|was not found|could not be found|does not exist|Operation returned an invalid status 'Not Found'",
+        "run `make provision`, which makes what is missing",
+        exit_code=1,
+        missing=True,
+    ),
+)
+OTHER = Kind("", exit_code=1)
+
+
+def explain(arguments: Sequence[str], stderr: str, settings: Settings) -> AzureError:
+    """What az said on `stderr` when `arguments` failed."""
+    code, message = innermost(stderr)
+    line = f"{code}: {message}" if code else message
+    for kind in KINDS:
+        found = re.search(kind.pattern, line, re.IGNORECASE | re.DOTALL)
+        if found:
+            break
+    else:
+        kind, found = OTHER, re.match("", line)
+    assert found is not None
+    mend = kind.mend if isinstance(kind.mend, str) else kind.mend(found, settings)
+    command = " ".join(["az", *_words(arguments)])
+    # A name that is taken and a thing that is missing are the caller's to make sense of.
+    return AzureError(f"{command}: {line[:600]}", mend, code, kind, stderr)
+
+
+def _words(arguments: Sequence[str]) -> Sequence[str]:
+    """The command without its options."""
+    count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    return arguments[:count]
+
+
+def innermost(text: str) -> tuple[str, str]:
+    """Code and message of the error inside all others; the code is "" where there is none.
+
+    >>> innermost("ERROR: (Outer) See inner.\\nInner Errors: \\n" '{"code": "Quota", "message": "Full."}')
+    ('Quota', 'Full.')
+    """
+    text = "\n".join(line for line in text.splitlines() if not line.startswith(("WARNING", "/usr", "  warn")))
+    text = text.strip().removeprefix("ERROR:").strip()
+    found = [inner for value in _objects(text) if (inner := _deepest(value))]
+    if found:
+        return found[-1]
+    return _plain(text)
+
+
+def _objects(text: str) -> list[Any]:
+    """The JSON objects in the text."""
+    decoder, at, objects = json.JSONDecoder(), 0, []
+    while (at := text.find("{", at)) != -1:
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except ValueError:
+            at += 1
+            continue
+        objects.append(value)
+    return [value for value in objects if isinstance(value, dict)]
+
+
+def _deepest(value: dict[str, Any]) -> tuple[str, str] | None:
+    """Code and message of an ARM error's first innermost detail."""
+    error = value.get("error", value)
+    if not isinstance(error, dict) or not isinstance(error.get("code"), str):
+        return None
+    for detail in error.get("details") or ():
+        if isinstance(detail, dict) and (inner := _deepest(detail)):
+            return inner
+    message = " ".join(str(error.get("message") or "").split())
+    for value in _objects(str(error.get("message") or "")):
+        if inner := _deepest(value):
+            return inner
+    return error["code"], message
+
+
+def _plain(text: str) -> tuple[str, str]:
+    """Code and message where az formatted them itself."""
+    inner = re.findall(r"^\s*\(([A-Za-z][\w.]+)\) (.+)$", text, re.MULTILINE)
+    inner += re.findall(r"Exception Details:\s*\(([A-Za-z][\w.]+)\) (.+)$", text, re.MULTILINE)
+    if inner:
+        return inner[-1][0], " ".join(inner[-1][1].split())
+    preflight = re.findall(r"^([A-Z][A-Za-z]{5,}) - (.+)$", text, re.MULTILINE)
+    if preflight:
+        return preflight[-1][0], " ".join(preflight[-1][1].split())
+    signed = re.search(r"(AADSTS\d+): ([^\n]+)", text)
+    if signed:
+        return signed[1], re.sub(r" (Trace ID|Correlation ID|Timestamp):.*", "", signed[2])
+    coded = re.match(r"([A-Z][A-Za-z]{5,}): (.+)", text, re.DOTALL)
+    if coded:
+        return coded[1], " ".join(coded[2].split())
+    return "", " ".join(text.split())[:600] or "no message"
