@@ -28,6 +28,9 @@ STAGES = (
     "report",
 )
 
+#: The verbs that leave a record where the platform must have something first.
+PREPARING = ("provision",)
+
 #: The stages that are done once for each target, where the platform has several.
 TARGETED = frozenset({"deploy", "smoke", "load"})
 

@@ -44,7 +44,7 @@ def _plain_address(url: SecretStr) -> SecretStr:
 EXPECTED = {
     "MODEL_NAME": "letters, digits and . _ -, at most 128",
     "EXPERIMENT_NAME": "letters, digits and . _ -, at most 128",
-    "BASE_NAME": "1 to 10 letters and digits",
+    "BASE_NAME": "1 to 10 letters and digits, a letter first",
     "SUBSCRIPTION_ID": "a GUID",
     "TENANT_ID": "a GUID",
     "SP_APP_ID": "a GUID",
@@ -113,7 +113,8 @@ class Settings(BaseModel):
     TENANT_ID: Guid | None = None
     SP_APP_ID: Guid | None = None
     SP_APP_SECRET: SecretStr | None = None
-    BASE_NAME: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,10}$")] | None = None
+    SIGN_IN: Literal["auto", "secret", "federated", "identity", "device"] = "auto"
+    BASE_NAME: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]{0,9}$")] | None = None
     LOCATION: Annotated[str, Field(pattern=r"^[a-z0-9]+$")] = "centralus"
     RESOURCE_GROUP: Annotated[str, Field(pattern=r"^[\w().-]{0,89}[\w()-]$")] | None = None
     WORKSPACE_NAME: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]{2,32}$")] = "mlops-AML-WS"

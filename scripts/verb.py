@@ -22,7 +22,7 @@ from typing import Any
 from scripts import console
 from scripts.contract import place_in_model
 from scripts.errors import Interrupted, SlipwayError
-from scripts.records import STAGES, Records
+from scripts.records import PREPARING, STAGES, Records
 from scripts.settings import Settings, load_settings
 
 
@@ -149,7 +149,7 @@ def run_verb(verb: str, body: Callable[[Context], Result], *, outcome: bool = Tr
         "mend": error.mend,
     }
     try:
-        if verb in STAGES:
+        if verb in (*PREPARING, *STAGES):
             records.write_failed(verb, envelope(**failed, **error.figures))
         if outcome:
             records.write_outcome(envelope(**failed))

@@ -16,8 +16,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
@@ -26,6 +26,8 @@ from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.azure import login
 from scripts.platforms.azure.refusals import AzureError, explain
 from scripts.settings import SECRETS, Settings
+
+T = TypeVar("T")
 
 #: Pauses in seconds before a call is made again; az itself has tried several times by then.
 PAUSES = (2.0, 6.0, 15.0)
@@ -86,22 +88,18 @@ class Az:
         if doing:
             console.step(doing)
         given = stdin.get_secret_value() if isinstance(stdin, SecretStr) else stdin
-        renewed = False
-        pauses = iter(PAUSES)
-        while True:
-            try:
-                return _parsed(self.run(self._complete(arguments), given, doing, limit))
-            except AzureError as error:
-                if error.expired and not renewed and login.silent(self.settings):
-                    renewed = True
-                    self.sign_in(again=True)
-                    continue
-                pause = next(pauses, None) if error.passing else None
-                if pause is None:
-                    raise
-                pause *= random.uniform(0.8, 1.2)  # noqa: S311 (two callers should not keep in step)
-                console.step(f"{error.message[:160]}; trying again in {pause:.0f} s")
-                time.sleep(pause)
+        command = self._complete(arguments)
+
+        def once() -> str:
+            return self.run(command, given, doing, limit)
+
+        try:
+            return _parsed(patient(once))
+        except AzureError as error:
+            if not (error.expired and login.silent(self.settings)):
+                raise
+            self.sign_in(again=True)
+            return _parsed(patient(once))
 
     def find(self, *arguments: str, doing: str | None = None) -> Any | None:
         """Like a call, but None where Azure says that the thing is not there."""
@@ -121,8 +119,7 @@ class Az:
             reader = threading.Thread(target=lambda: said.extend(child.stderr or ()), daemon=True)
             reader.start()
             try:
-                assert child.stdout is not None
-                for line in child.stdout:
+                for line in child.stdout or ():
                     yield line.rstrip("\n")
                 child.wait()
             finally:
@@ -141,13 +138,16 @@ class Az:
                 self._tokens[resource] = (token, expiry)
             return token, expiry
 
-    def sign_in(self, *, again: bool = False) -> None:
-        """Make sure somebody is signed in to the subscription; a process only where nobody is."""
+    def sign_in(self, *, again: bool = False, asked: bool = False) -> None:
+        """Make sure somebody is signed in to the subscription; a process only where nobody is.
+
+        `asked` is for `make login`, which may ask a person.
+        """
         with self._lock:
             if self._signed_in and not again:
                 return
             if again or not login.cached(self.settings):
-                login.sign_in(self.settings, self.run)
+                patient(lambda: login.sign_in(self.settings, self.run, asked=asked))
                 self._tokens.clear()
             self._signed_in = True
 
@@ -228,6 +228,20 @@ class Az:
             ) from None
 
 
+def patient(call: Callable[[], T]) -> T:
+    """What `call` gives; made again, after a pause, where Azure refuses for the moment only."""
+    for pause in PAUSES:
+        try:
+            return call()
+        except AzureError as error:
+            if not error.passing:
+                raise
+            pause *= random.uniform(0.8, 1.2)  # noqa: S311 (two callers should not keep in step)
+            console.step(f"{error.message[:160]}; trying again in {pause:.0f} s")
+            time.sleep(pause)
+    return call()
+
+
 def _end(child: subprocess.Popen[str]) -> None:
     """End what still runs: politely, so that az can tell a server, then for good."""
     for number, seconds in ((signal.SIGINT, 5), (signal.SIGKILL, 5)):
@@ -247,4 +261,6 @@ def _parsed(printed: str) -> Any:
         return json.loads(printed) if printed.strip() else None
     except ValueError:
         first = printed.strip().splitlines()[0][:200]
-        raise SlipwayError(f"az printed no JSON: {first}", "see `az version`; 2.60 or later") from None
+        raise SlipwayError(
+            f"az printed no JSON: {first}", "see `az version`; 2.60 or later"
+        ) from None

@@ -24,12 +24,12 @@ from scripts.settings import Settings
 
 #: What Entra ID expects a CI job's token to be for.
 AUDIENCE = "api://AzureADTokenExchange"
-#: A job's token by itself, or where to ask for it: of AKS and others, Azure DevOps, GitHub.
+#: Where a job's token is or is asked for: AKS and others, GitHub, Azure DevOps (by request, by value).
 FEDERATED = (
     "AZURE_FEDERATED_TOKEN_FILE",
-    "idToken",
     "ACTIONS_ID_TOKEN_REQUEST_URL",
-    "SYSTEM_OIDCREQUESTURI",
+    "SYSTEM_ACCESSTOKEN",
+    "idToken",
 )
 #: Set where a host offers a managed identity to its programs (App Service, Container Instances ...).
 IDENTITY = ("IDENTITY_ENDPOINT", "MSI_ENDPOINT")
@@ -108,13 +108,19 @@ def who(settings: Settings) -> str:
     return f"{kind} {user.get('name')}, subscription {found.get('name')} ({found.get('id')})"
 
 
-def sign_in(settings: Settings, run: Run) -> None:
-    """Sign in; UsageError where the settings do not say enough, AzureError where Azure refuses."""
+def sign_in(settings: Settings, run: Run, *, asked: bool = False) -> None:
+    """Sign in; a person only where there is one, or was `asked` for.
+
+    UsageError where the settings do not say enough, AzureError where Azure refuses.
+    """
     how = method(settings)
     subscription = settings.require("SUBSCRIPTION_ID")
-    command, given = ["login"], None
+    command = ["login"]
+    given: str | None = None
     if how in ("secret", "federated"):
-        tenant = settings.TENANT_ID or os.environ.get("AZURE_TENANT_ID") or settings.require("TENANT_ID")
+        tenant = (
+            settings.TENANT_ID or os.environ.get("AZURE_TENANT_ID") or settings.require("TENANT_ID")
+        )
         name = client_id(settings) or settings.require("SP_APP_ID")
         command += ["--service-principal", "--username", name, "--tenant", tenant]
         if how == "secret":
@@ -131,7 +137,7 @@ def sign_in(settings: Settings, run: Run) -> None:
         if name := client_id(settings):
             command += ["--client-id", name]
     else:
-        _needs_a_person()
+        _needs_a_person(asked or settings.SIGN_IN == "device")
         command.append("--use-device-code")
         if settings.TENANT_ID:
             command += ["--tenant", settings.TENANT_ID]
@@ -156,9 +162,9 @@ DESCRIBED = {
 }
 
 
-def _needs_a_person() -> None:
+def _needs_a_person(asked: bool) -> None:
     """UsageError where nobody could read the code."""
-    if os.environ.get("CI") or not (sys.stdout.isatty() or os.environ.get("SLIPWAY_LOGIN")):
+    if not asked and (os.environ.get("CI") or not sys.stdout.isatty()):
         raise UsageError(
             "nobody is signed in to Azure here",
             "run `make login`, or set SP_APP_ID and SP_APP_SECRET (a CI job: a federated credential; "
@@ -173,19 +179,22 @@ def federated_token(environ: Mapping[str, str]) -> str:
             return Path(file).read_text("utf-8").strip()
         except OSError as error:
             raise UsageError(
-                f"AZURE_FEDERATED_TOKEN_FILE={file}: {error.strerror}", "name a file that holds the token"
+                f"AZURE_FEDERATED_TOKEN_FILE={file}: {error.strerror}",
+                "name a file that holds the token",
             ) from None
     if url := environ.get("ACTIONS_ID_TOKEN_REQUEST_URL"):
         bearer = environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "")
         url += ("&" if "?" in url else "?") + urllib.parse.urlencode({"audience": AUDIENCE})
-        return _ask(urllib.request.Request(url), bearer, "value")  # noqa: S310 (GitHub's own address)
-    if url := environ.get("SYSTEM_OIDCREQUESTURI"):
+        request = urllib.request.Request(url)  # noqa: S310 (GitHub's own address)
+        return _ask(request, bearer, "value")
+    url = environ.get("SYSTEM_OIDCREQUESTURI")
+    if url and environ.get("SYSTEM_ACCESSTOKEN"):
         connection = environ.get("AZURESUBSCRIPTION_SERVICE_CONNECTION_ID", "")
         more = {"api-version": "7.1", **({"serviceConnectionId": connection} if connection else {})}
         url += ("&" if "?" in url else "?") + urllib.parse.urlencode(more)
         request = urllib.request.Request(url, data=b"", method="POST")  # noqa: S310
         request.add_header("Content-Type", "application/json")
-        return _ask(request, environ.get("SYSTEM_ACCESSTOKEN", ""), "oidcToken")
+        return _ask(request, environ["SYSTEM_ACCESSTOKEN"], "oidcToken")
     if token := environ.get("idToken"):
         return token
     raise UsageError(

@@ -36,7 +36,7 @@ class Kind:
     """A kind of error: `pattern` is looked for in "code: message", `mend` says what to do."""
 
     pattern: str
-    mend: Callable[[re.Match[str], Settings], str] | str = ""
+    mend: Callable[[str, Settings], str] | str = ""
     exit_code: int = 2
     passing: bool = False
     expired: bool = False
@@ -52,19 +52,27 @@ def _role_for(action: str) -> str:
         ("Microsoft.ContainerRegistry/registries/push", "AcrPush"),
         ("Microsoft.ContainerRegistry/registries/pull", "AcrPull"),
         ("Microsoft.Storage/storageAccounts/blobServices", "Storage Blob Data Contributor"),
-        ("Microsoft.ContainerService/managedClusters/", "Azure Kubernetes Service Contributor Role"),
+        (
+            "Microsoft.ContainerService/managedClusters/",
+            "Azure Kubernetes Service Contributor Role",
+        ),
     )
-    return next((role for start, role in roles if action.lower().startswith(start.lower())), "Contributor")
+    return next(
+        (role for start, role in roles if action.lower().startswith(start.lower())), "Contributor"
+    )
 
 
-def _assign(found: re.Match[str], settings: Settings) -> str:
+def _assign(line: str, settings: Settings) -> str:
     """The command for an Owner that gives what was missing."""
-    text = found.string
-    client = re.search(r"object id '([^']+)'", text) or re.search(r"oid=([\w-]+)", text)
-    action = re.search(r"action '([^']+)'|Action: '([^']+)'", text)
-    scope = re.search(r"over scope '([^']+)'|Resource: '([^']+)'", text)
+    client = re.search(r"object id '([^']+)'", line) or re.search(r"oid=([\w-]+)", line)
+    action = re.search(r"action '([^']+)'|Action: '([^']+)'", line)
+    scope = re.search(r"over scope '([^']+)'|Resource: '([^']+)'", line)
     role = _role_for(next(filter(None, action.groups()), "") if action else "")
-    where = next(filter(None, scope.groups())) if scope else f"/subscriptions/{settings.SUBSCRIPTION_ID}"
+    where = (
+        next(filter(None, scope.groups()))
+        if scope
+        else f"/subscriptions/{settings.SUBSCRIPTION_ID}"
+    )
     # A resource that is yet to be made can hold no assignment: its group can.
     where = re.sub(r"/providers/Microsoft\.Resources/deployments/.*", "", where)
     if role == "Contributor":
@@ -76,19 +84,19 @@ def _assign(found: re.Match[str], settings: Settings) -> str:
     return text
 
 
-def _register(found: re.Match[str], settings: Settings) -> str:
-    spaces = re.findall(r"Microsoft\.[A-Za-z]+", found.string)
+def _register(line: str, settings: Settings) -> str:
+    spaces = re.findall(r"Microsoft\.[A-Za-z]+", line)
     return f"run: az provider register --namespace {spaces[0] if spaces else '<namespace>'} --wait"
 
 
-def _sku(found: re.Match[str], settings: Settings) -> str:
+def _sku(line: str, settings: Settings) -> str:
     return (
         f"set another LOCATION than {settings.LOCATION}, or a machine size that is offered there "
         f"(AML_COMPUTE_CLUSTER_CPU_SKU={settings.AML_COMPUTE_CLUSTER_CPU_SKU})"
     )
 
 
-def _name(found: re.Match[str], settings: Settings) -> str:
+def _name(line: str, settings: Settings) -> str:
     return f"set another BASE_NAME than {settings.BASE_NAME}: such names are unique in all of Azure"
 
 
@@ -97,8 +105,12 @@ KINDS: Sequence[Kind] = (
     Kind(
         r"AADSTS7000215|AADSTS7000222|invalid_client",
         "set the value (not the id) of a valid client secret in SP_APP_SECRET",
+        expired=True,  # az keeps the secret that it was given, which may be an old one
     ),
-    Kind(r"AADSTS700016|AADSTS700027", "check SP_APP_ID and TENANT_ID: that tenant has no such application"),
+    Kind(
+        r"AADSTS700016|AADSTS700027",
+        "check SP_APP_ID and TENANT_ID: that tenant has no such application",
+    ),
     Kind(r"AADSTS90002|AADSTS900023", "check TENANT_ID: there is no such tenant"),
     Kind(
         r"AADSTS70021\b|AADSTS7002(11|12|13|14)\d?",
@@ -114,19 +126,28 @@ KINDS: Sequence[Kind] = (
     Kind(r"AADSTS\d+", "run `make login`; the code says what is wrong"),
     Kind(
         r"No subscriptions found|SubscriptionNotFound|InvalidSubscriptionId",
-        lambda found, settings: f"check SUBSCRIPTION_ID and TENANT_ID, and that the account has a role there: "
+        lambda line, settings: f"check SUBSCRIPTION_ID and TENANT_ID, and that the account has a role there: "
         f"az role assignment create --assignee {settings.SP_APP_ID or '<object id>'} --role Contributor "
         f"--scope /subscriptions/{settings.SUBSCRIPTION_ID}",
     ),
-    Kind(r"ReadOnlyDisabledSubscription|DisabledSubscription", "enable the subscription, or set another SUBSCRIPTION_ID"),
+    Kind(
+        r"ReadOnlyDisabledSubscription|DisabledSubscription",
+        "enable the subscription, or set another SUBSCRIPTION_ID",
+    ),
     Kind(r"(SubscriptionNotRegistered|MissingSubscriptionRegistration)", _register),
     Kind(
         r"AuthorizationFailed|LinkedAuthorizationFailed|ForbiddenByRbac|AuthorizationPermissionMismatch"
         r"|does not have authorization to perform|not authorized to perform action",
         _assign,
     ),
-    Kind(r"RequestDisallowedByPolicy", "a policy of the subscription forbids it: ask who looks after it"),
-    Kind(r"ScopeLocked|ReadOnlyLock|CanNotDelete", "remove the lock: az lock list, then az lock delete"),
+    Kind(
+        r"RequestDisallowedByPolicy",
+        "a policy of the subscription forbids it: ask who looks after it",
+    ),
+    Kind(
+        r"ScopeLocked|ReadOnlyLock|CanNotDelete",
+        "remove the lock: az lock list, then az lock delete",
+    ),
     Kind(
         r"QuotaExceeded|quota|CoreQuota|ExceedingQuota",
         "ask for more at https://aka.ms/ProdportalCRP, remove what is not used, or set another LOCATION",
@@ -138,7 +159,10 @@ KINDS: Sequence[Kind] = (
         r"|AllocationFailed|ZonalAllocationFailed|OverconstrainedAllocation",
         _sku,
     ),
-    Kind(r"InvalidResourceGroupLocation", "set LOCATION to where the group is, or another RESOURCE_GROUP"),
+    Kind(
+        r"InvalidResourceGroupLocation",
+        "set LOCATION to where the group is, or another RESOURCE_GROUP",
+    ),
     Kind(
         r"StorageAccountAlreadyTaken|StorageAccountAlreadyExists|VaultAlreadyExists|AlreadyInUse"
         r"|already in use|RegistryNameUnavailable|NameUnavailable|DnsRecordInUse|is already taken",
@@ -176,21 +200,15 @@ KINDS: Sequence[Kind] = (
         missing=True,
     ),
 )
-OTHER = Kind("", exit_code=1)
 
 
 def explain(arguments: Sequence[str], stderr: str, settings: Settings) -> AzureError:
     """What az said on `stderr` when `arguments` failed."""
     code, message = innermost(stderr)
     line = f"{code}: {message}" if code else message
-    for kind in KINDS:
-        found = re.search(kind.pattern, line, re.IGNORECASE | re.DOTALL)
-        if found:
-            break
-    else:
-        kind, found = OTHER, re.match("", line)
-    assert found is not None
-    mend = kind.mend if isinstance(kind.mend, str) else kind.mend(found, settings)
+    fits = (kind for kind in KINDS if re.search(kind.pattern, line, re.IGNORECASE | re.DOTALL))
+    kind = next(fits, Kind("", exit_code=1))
+    mend = kind.mend if isinstance(kind.mend, str) else kind.mend(line, settings)
     command = " ".join(["az", *_words(arguments)])
     # A name that is taken and a thing that is missing are the caller's to make sense of.
     return AzureError(f"{command}: {line[:600]}", mend, code, kind, stderr)
@@ -208,7 +226,9 @@ def innermost(text: str) -> tuple[str, str]:
     >>> innermost("ERROR: (Outer) See inner.\\nInner Errors: \\n" '{"code": "Quota", "message": "Full."}')
     ('Quota', 'Full.')
     """
-    text = "\n".join(line for line in text.splitlines() if not line.startswith(("WARNING", "/usr", "  warn")))
+    text = "\n".join(
+        line for line in text.splitlines() if not line.startswith(("WARNING", "/usr", "  warn"))
+    )
     text = text.strip().removeprefix("ERROR:").strip()
     found = [inner for value in _objects(text) if (inner := _deepest(value))]
     if found:

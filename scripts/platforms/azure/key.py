@@ -1,0 +1,67 @@
+"""The service's key, which lies in the workspace's Key Vault as the secret `scoring-key`."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from pydantic import SecretStr
+
+from scripts import console
+from scripts.platforms.azure.az import Az
+from scripts.platforms.azure.place import Place
+from scripts.platforms.azure.refusals import AzureError
+
+SECRET = "scoring-key"  # noqa: S105 (its name)
+#: A role that was assigned a moment ago is not known everywhere at once: minutes, in seconds.
+ROLE_WAIT, ROLE_PAUSE = 300.0, 10.0
+
+
+def scoring_key(place: Place, az: Az) -> SecretStr:
+    """The key that requests must carry.
+
+    SCORING_KEY where that is set, put into the vault if it holds another; else the vault's, made
+    there once. So on Azure a service has a key in any case.
+    """
+    held = _read(place, az)
+    wanted = az.settings.SCORING_KEY
+    if wanted is None and held:
+        return SecretStr(held)
+    if wanted is None:
+        console.step(f"making a key for the service in the vault {place.vault}")
+        wanted = SecretStr(secrets.token_urlsafe(32))
+    if wanted.get_secret_value() != held:
+        _call(
+            az,
+            *("keyvault", "secret", "set", "--vault-name", place.vault, "--name", SECRET),
+            *("--value", "@-", "--query", "id"),
+            stdin=wanted,
+        )
+    return wanted
+
+
+def _read(place: Place, az: Az) -> str | None:
+    where = ("--vault-name", place.vault, "--name", SECRET)
+    try:
+        found = _call(az, "keyvault", "secret", "show", *where, "--query", "value")
+    except AzureError as error:
+        if not error.missing:
+            raise
+        return None
+    return str(found) if found else None
+
+
+def _call(az: Az, *arguments: str, stdin: SecretStr | None = None) -> object:
+    """An az call to the vault's secrets, which waits until a fresh role is known there."""
+    limit = time.monotonic() + ROLE_WAIT
+    told = False
+    while True:
+        try:
+            return az(*arguments, stdin=stdin)
+        except AzureError as error:
+            if "ForbiddenByRbac" not in error.said or time.monotonic() > limit:
+                raise
+        if not told:
+            console.step("waiting for the vault to know who may read its secrets")
+            told = True
+        time.sleep(ROLE_PAUSE)

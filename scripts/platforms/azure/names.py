@@ -1,0 +1,70 @@
+"""What things are called on Azure: from BASE_NAME, as BASE_NAME-AML-RG and so on.
+
+Azure's rules for names: https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scripts.errors import UsageError
+from scripts.settings import Settings
+
+#: The tag of everything that `provision` made; its value is the workspace.
+TAG = "slipway"
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names; an existing workspace comes with a vault, a storage account and a registry of its own."""
+
+    group: str
+    workspace: str
+    storage: str
+    vault: str
+    insights: str
+    logs: str
+    registry: str
+    identity: str
+
+
+def names(settings: Settings) -> Names:
+    """The names that the settings give; UsageError where BASE_NAME is unset.
+
+    Storage accounts (3 to 24 lower-case letters and digits) and registries (5 to 50) are unique in all
+    of Azure, and so are vaults, whose names begin with a letter: BASE_NAME's form sees to all of it.
+    """
+    base = settings.require("BASE_NAME")
+    return Names(
+        group=group(settings),
+        workspace=settings.WORKSPACE_NAME,
+        storage=f"{base.lower()}amlsa",
+        vault=f"{base}-AML-KV",
+        insights=f"{base}-AML-AI",
+        logs=f"{base}-AML-LA",
+        registry=f"{base.lower()}amlcr",
+        identity=f"{base}-AML-ID",
+    )
+
+
+def group(settings: Settings) -> str:
+    """RESOURCE_GROUP, or BASE_NAME-AML-RG."""
+    if settings.RESOURCE_GROUP:
+        return settings.RESOURCE_GROUP
+    if settings.BASE_NAME is None:
+        raise UsageError(
+            "neither RESOURCE_GROUP nor BASE_NAME is set",
+            "set BASE_NAME in .env: all names on Azure begin with it",
+        )
+    return f"{settings.BASE_NAME}-AML-RG"
+
+
+def group_id(settings: Settings) -> str:
+    """The resource group's id."""
+    return f"/subscriptions/{settings.require('SUBSCRIPTION_ID')}/resourceGroups/{group(settings)}"
+
+
+def workspace_id(settings: Settings) -> str:
+    """The workspace's id."""
+    kind = "Microsoft.MachineLearningServices/workspaces"
+    return f"{group_id(settings)}/providers/{kind}/{settings.WORKSPACE_NAME}"

@@ -1,0 +1,140 @@
+"""What az prints of an error, and the line a user gets: texts as Azure and az write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from scripts.platforms.azure.az import environment
+from scripts.platforms.azure.refusals import explain
+from scripts.settings import Settings
+
+SUBSCRIPTION = "22222222-2222-4222-8222-222222222222"
+SETTINGS = Settings.model_validate(
+    {
+        "PLATFORM": "azure",
+        "SUBSCRIPTION_ID": SUBSCRIPTION,
+        "BASE_NAME": "kiln",
+        "LOCATION": "westeurope",
+    }
+)
+GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/kiln-AML-RG"
+
+FORBIDDEN = (
+    "ERROR: (AuthorizationFailed) The client 'app' with object id '333' does not have authorization to "
+    "perform action '{action}' over scope '{scope}' or the scope is invalid. If access was recently "
+    "granted, please refresh your credentials.\nCode: AuthorizationFailed\nMessage: The client ..."
+)
+CASES = {
+    "wrong secret": (
+        "ERROR: AADSTS7000215: Invalid client secret provided. Ensure the secret being sent in the request "
+        "is the client secret value, not the client secret ID. Trace ID: 1 Correlation ID: 2 Timestamp: 3\n"
+        "The error may be caused by passing a service principal certificate with --password.",
+        "AADSTS7000215",
+        "SP_APP_SECRET",
+        2,
+    ),
+    "login expired": (
+        "ERROR: AADSTS700082: The refresh token has expired due to inactivity.\nRun the command below",
+        "AADSTS700082",
+        "make login",
+        2,
+    ),
+    "nobody": ("ERROR: Please run 'az login' to setup account.", "", "make login", 2),
+    "role": (
+        FORBIDDEN.format(
+            action="Microsoft.Storage/storageAccounts/write",
+            scope=f"{GROUP}/providers/Microsoft.Storage/storageAccounts/kilnamlsa",
+        ),
+        "AuthorizationFailed",
+        f'az role assignment create --assignee 333 --role "Contributor" --scope {GROUP}',
+        2,
+    ),
+    "owner": (
+        FORBIDDEN.format(action="Microsoft.Authorization/roleAssignments/write", scope=GROUP),
+        "AuthorizationFailed",
+        "ROLE_ASSIGNMENTS=false",
+        2,
+    ),
+    "provider": (
+        "ERROR: (MissingSubscriptionRegistration) The subscription is not registered to use namespace "
+        "'Microsoft.MachineLearningServices'. See https://aka.ms/rps-not-found for how to register "
+        "subscriptions.\nCode: MissingSubscriptionRegistration",
+        "MissingSubscriptionRegistration",
+        "az provider register --namespace Microsoft.MachineLearningServices --wait",
+        2,
+    ),
+    "preflight": (
+        "ERROR: InvalidTemplateDeployment - The template deployment 'slipway' is not valid according to the "
+        "validation procedure.\nStorageAccountAlreadyTaken - The storage account named kilnamlsa is already "
+        "taken.",
+        "StorageAccountAlreadyTaken",
+        "set another BASE_NAME than kiln",
+        2,
+    ),
+    "half-way": (
+        'ERROR: {"status":"Failed","error":{"code":"DeploymentFailed","target":"x","message":"At least one '
+        'resource deployment operation failed.","details":[{"code":"Conflict","message":"{\\"error\\":'
+        '{\\"code\\":\\"QuotaExceeded\\",\\"message\\":\\"No cores left.\\"}}"}]}}',
+        "QuotaExceeded",
+        "LOCATION",
+        1,
+    ),
+    "inner errors": (
+        'ERROR: {"code": "InvalidTemplateDeployment", "message": "Not valid."}\n\nInner Errors: \n'
+        '{"code": "LocationNotAvailableForResourceType", "message": "The provided location is not available."}',
+        "LocationNotAvailableForResourceType",
+        "set another LOCATION than westeurope",
+        2,
+    ),
+    "throttled": (
+        "ERROR: (TooManyRequests) The request is being throttled.\nCode: TooManyRequests",
+        "TooManyRequests",
+        "again",
+        1,
+    ),
+    "network": (
+        "ERROR: HTTPSConnectionPool(host='management.azure.com', port=443): Max retries exceeded with url: / "
+        "(Caused by NameResolutionError: Temporary failure in name resolution)",
+        "",
+        "network",
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_error_is_one_line_with_its_mend(case: str) -> None:
+    text, code, mend, exit_code = CASES[case]
+    error = explain(["group", "create", "--name", "x"], text, SETTINGS)
+    assert error.code == code
+    assert error.message.startswith(f"az group create: {code}")
+    assert "\n" not in error.message
+    assert mend in error.mend
+    assert error.exit_code == exit_code
+    assert error.passing == (case in ("throttled", "network"))
+    assert error.expired == (case in ("wrong secret", "login expired", "nobody"))
+
+
+def test_what_is_not_there_can_be_told_from_a_failure() -> None:
+    text = "ERROR: (ResourceGroupNotFound) Resource group 'x' could not be found.\nCode: ResourceGroupNotFound"
+    assert explain(["group", "show"], text, SETTINGS).missing
+    assert not explain(["group", "show"], CASES["role"][0], SETTINGS).missing
+
+
+def test_az_gets_no_secret_and_no_default_that_changes_a_command() -> None:
+    around = {
+        "PATH": "/bin",
+        "SP_APP_SECRET": "a",
+        "SCORING_KEY": "b",
+        "AZURE_DEFAULTS_GROUP": "other",
+        "AZURE_CORE_OUTPUT": "table",
+        "AZURE_CONFIG_DIR": "/home/me/.azure",
+        "SYSTEM_ACCESSTOKEN": "c",
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "d",
+        "PYTHONPATH": "/somewhere",
+    }
+    got = environment(around)
+    assert got["PATH"] == "/bin"
+    assert got["AZURE_CONFIG_DIR"] == "/home/me/.azure"
+    assert {*around} & {*got} == {"PATH", "AZURE_CONFIG_DIR"}
+    assert got["AZURE_CORE_COLLECT_TELEMETRY"] == "no"
