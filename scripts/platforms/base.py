@@ -231,6 +231,9 @@ class Platform(Protocol):
     def service(self) -> Service:
         """The scoring service."""
 
+    def show_runs(self, context: Context) -> Result:
+        """The page that shows runs and models: served until interrupted, or where it is."""
+
 
 def start_again(history: Sequence[Deployment]) -> str:
     """The command that serves again what served last; a rolled-back version stays away."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from scripts import ui
+from scripts.platforms.local import page
 from scripts.platforms.local.tracking import MlflowTracking
 from tests.scripts.standin import Clone
 
@@ -59,7 +60,7 @@ def test_a_taken_port_is_a_usage_error_naming_the_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clone = Clone(tmp_path, monkeypatch)
-    clone.monkeypatch.setattr(ui, "refuse_unopened", lambda context: None)
+    clone.monkeypatch.setattr(page, "refuse_unopened", lambda context: None)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setenv("MLFLOW_PORT", str(port))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scripts.platforms.azure.az import Az
 from scripts.platforms.base import Images, Infrastructure, Pipelines, Service, Tracking, Training
 from scripts.settings import Settings
+
+if TYPE_CHECKING:
+    from scripts.verb import Context, Result
 
 
 class AzurePlatform:
@@ -55,3 +59,14 @@ class AzurePlatform:
         from scripts.platforms.azure.service import connect_service
 
         return connect_service(self.root, self.settings, self.az)
+
+    def show_runs(self, context: Context) -> Result:
+        from scripts.platforms.azure.place import place
+        from scripts.verb import Result
+
+        where = place(self.root, self.settings, self.az)
+        workspace = (
+            f"/subscriptions/{where.subscription}/resourcegroups/{where.group}"
+            f"/workspaces/{where.workspace}"
+        )
+        return Result(f"https://ml.azure.com/experiments?wsid={workspace}&tid={where.tenant}")

@@ -76,3 +76,8 @@ class LocalPlatform:
         from scripts.platforms.local.processes import ProcessService
 
         return ProcessService(self.root, self.settings)
+
+    def show_runs(self, context: Context) -> Result:
+        from scripts.platforms.local.page import show_runs
+
+        return show_runs(context)
