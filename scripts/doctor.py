@@ -14,8 +14,9 @@ from scripts import console
 from scripts.checks import engine, machine, release
 from scripts.checks.finding import Finding, problem
 from scripts.errors import SlipwayError, UsageError
+from scripts.platforms import open_records
 from scripts.settings import Settings, load_settings, read_env_file, resolve_settings
-from scripts.verb import clone_root, now, open_records
+from scripts.verb import clone_root, now
 
 Check = Callable[[Path, Settings], Iterator[Finding]]
 

@@ -22,6 +22,7 @@ from typing import Any
 from scripts import console
 from scripts.contract import place_in_model
 from scripts.errors import Interrupted, SlipwayError
+from scripts.platforms import open_records
 from scripts.records import PREPARING, STAGES, Records
 from scripts.settings import Settings, load_settings
 
@@ -62,14 +63,6 @@ ONE_CALL = (
 def clone_root() -> Path:
     """The clone this process works on."""
     return Path(os.environ.get("SLIPWAY_ROOT") or Path(__file__).resolve().parents[1])
-
-
-def open_records(root: Path, settings: Settings) -> Records:
-    """The records of the chosen platform, and of the target deployed to where it has several."""
-    if settings.PLATFORM == "azure":
-        folder = root / "build" / "azure" / settings.require("WORKSPACE_NAME")
-        return Records(folder, settings.DEPLOY_TARGET)
-    return Records(root / "build" / "local")
 
 
 class _Terminated(KeyboardInterrupt):

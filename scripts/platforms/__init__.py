@@ -1,10 +1,11 @@
-"""Where a release runs. `connect()` is the one place that asks which platform it is."""
+"""Where a release runs. This is the one place that asks which platform it is."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from scripts.platforms.base import Platform
+from scripts.records import Records
 from scripts.settings import Settings
 
 
@@ -17,3 +18,10 @@ def connect(root: Path, settings: Settings) -> Platform:
     from scripts.platforms.azure import AzurePlatform
 
     return AzurePlatform(root, settings)
+
+
+def open_records(root: Path, settings: Settings) -> Records:
+    """The records of the platform, and of the target deployed to where it has several."""
+    if settings.PLATFORM == "local":
+        return Records(root / "build" / "local")
+    return Records(root / "build" / "azure" / settings.WORKSPACE_NAME, settings.DEPLOY_TARGET)
