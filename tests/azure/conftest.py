@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from tests import rooms
+from tests.azure.ml_place import client_environment, make_place
+from tests.azure.mlclient import MlClient
 from tests.azure.standin.standin import StandIn, has_docker
 from tests.azure.standin.world import APP, SUBSCRIPTION, TENANT
 from tests.e2e.conftest import lay_out
@@ -153,3 +155,20 @@ def shared_clone(
 ) -> AzureClone:
     """A clone for a module's tests, on the module's stand-in."""
     return make_clone(root, tmp_path_factory.mktemp("azure") / "clone", shared_standin)
+
+
+@pytest.fixture(scope="module")
+def ml_standin(shared_standin: StandIn) -> StandIn:
+    """The module's stand-in with a workspace in it."""
+    make_place(shared_standin)
+    return shared_standin
+
+
+@pytest.fixture(scope="module")
+def ml(ml_standin: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlClient]:
+    """azureml-sdk at work in that workspace."""
+    folder = tmp_path_factory.mktemp("ml")
+    environment = {**ml_standin.environment(folder / "home"), **client_environment(ml_standin)}
+    client = MlClient(environment, folder)
+    yield client
+    client.close()

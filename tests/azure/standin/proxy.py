@@ -78,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_CONNECT(self) -> None:
         host, _, port = self.path.rpartition(":")
         self.tunnel = (host.lower(), int(port))
-        backend = self.server.world.backends.get(host.lower())
+        backend = self.server.world.backend(host.lower())
         if backend is not None and not backend.tls and backend.prefix == "/":
             self.send_error(502, "Nothing listens on that port")
             return
@@ -132,7 +132,7 @@ class Handler(BaseHTTPRequestHandler):
                 wrong = fault.answer
                 self._send(request, wrong.answer() if isinstance(wrong, Refused) else wrong, began)
                 return
-        backend = world.backends.get(host)
+        backend = world.backend(host)
         if backend is not None and request.path.startswith(backend.prefix):
             self._pass_on(request, body, backend, began)
             return

@@ -14,6 +14,7 @@ from tests.azure.standin import (
     elsewhere,
     generic,
     graph,
+    ml,
     operations,
     providers,
     signin,
@@ -44,6 +45,7 @@ MODULES: Sequence[Callable[[Parts], None]] = (
     operations.add,
     arm.add,
     providers.add,
+    ml.add,
     generic.add,
 )
 

@@ -65,6 +65,8 @@ class World:
     deleted: dict[str, Json] = field(default_factory=dict)
     #: Hosts that are servers of this machine, looked up before the routes.
     backends: dict[str, Backend] = field(default_factory=dict)
+    #: Asked for the backend of a host that has none yet.
+    finders: list[Callable[[str], Backend | None]] = field(default_factory=list)
     operations: dict[str, Operation] = field(default_factory=dict)
     #: Secrets of resources (keys, passwords) by (resource id in lower case, name).
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -81,6 +83,15 @@ class World:
 
     def __post_init__(self) -> None:
         self.calls = Calls(self.folder / "calls.jsonl")
+
+    def backend(self, host: str) -> Backend | None:
+        """The server behind a host, which may start only now; None where routes answer."""
+        for find in self.finders:
+            if host not in self.backends:
+                found = find(host)
+                if found is not None:
+                    self.backends[host] = found
+        return self.backends.get(host)
 
     def close(self) -> None:
         """Stop what modules started."""

@@ -1,0 +1,27 @@
+"""Azure Machine Learning's data plane, as azureml-sdk (v1) speaks to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.azure.standin.ml import (
+    artifacts,
+    datastores,
+    discovery,
+    history,
+    metrics,
+    models,
+    secrets,
+)
+from tests.azure.standin.ml.workspace import Plane
+
+if TYPE_CHECKING:
+    from tests.azure.standin.standin import Parts
+
+
+def add(parts: Parts) -> None:
+    """Add the data plane; `parts.world.rooms["ml"]` is the Plane."""
+    plane = Plane(parts)
+    parts.world.rooms["ml"] = plane
+    for module in (discovery, history, metrics, artifacts, models, datastores, secrets):
+        module.add(plane)
