@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.azure.standin import (
     access,
     arm,
+    containers,
     elsewhere,
     generic,
     graph,
@@ -39,6 +40,7 @@ class Parts:
 #: module before it answers for, so it is the last.
 MODULES: Sequence[Callable[[Parts], None]] = (
     elsewhere.add,
+    containers.add,
     signin.add,
     access.add,
     graph.add,
