@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from scripts import console
 from scripts.contract import load_model_room
 from scripts.errors import Refused, SlipwayError
-from scripts.platforms import connect
 from scripts.verb import Context, Result, run_verb
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def _shift(context: Context, room: ModelRoom, frame: pd.DataFrame) -> tuple[dict
     from scripts.trained import load_description
 
     nothing: dict[str, Any] = {"against": None, "columns": {}, "shifted": []}
-    tracking = connect(context.root, context.settings).tracking
+    tracking = context.platform.tracking
     versions = tracking.versions(context.settings.require("MODEL_NAME"))
     if not versions or context.settings.CHAMPION == "none":
         return nothing, ""

@@ -9,7 +9,6 @@ from scripts import console
 from scripts.contract import Description, ModelRoom, load_model_room
 from scripts.errors import Refused, SlipwayError, UsageError
 from scripts.judge import gain, measure
-from scripts.platforms import connect
 from scripts.platforms.base import ModelVersion, Tracking
 from scripts.verb import Context, Result, run_verb
 
@@ -72,7 +71,7 @@ def run(context: Context) -> Result:
     path = data_path(context.root, settings.require("DATA_PATH"))
     if file_sha256(path) != train["data_sha256"]:
         raise UsageError(f"{path.name} has changed since `make train`", "run `make train` again")
-    tracking = connect(context.root, settings).tracking
+    tracking = context.platform.tracking
     candidate, description = load_trained(tracking.download(train["run_id"], "model"))
     champion = (
         None

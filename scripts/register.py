@@ -8,7 +8,6 @@ from typing import Any
 
 from scripts.errors import UsageError
 from scripts.evaluate import find_champion
-from scripts.platforms import connect
 from scripts.verb import Context, Result, run_verb
 
 
@@ -34,7 +33,7 @@ def run(context: Context) -> Result:
     """Register the candidate if it was promoted; UsageError if the champion has changed since."""
     evaluate = context.records.read("evaluate")
     name = context.settings.require("MODEL_NAME")
-    tracking = connect(context.root, context.settings).tracking
+    tracking = context.platform.tracking
     run_id = evaluate["candidate"]["run_id"]
     if evaluate["decision"] == "kept":
         versions = tracking.versions(name)

@@ -18,7 +18,6 @@ from scripts.contract import Description, ModelRoom, load_model_room
 from scripts.errors import UsageError
 from scripts.judge import measure
 from scripts.lineage import lineage
-from scripts.platforms import connect
 from scripts.verb import Context, Result, run_verb
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def describe_model(
 
 def run(context: Context) -> Result:
     """Have the candidate fitted where the platform fits candidates."""
-    return connect(context.root, context.settings).training.train(context, fit_candidate)
+    return context.platform.training.train(context, fit_candidate)
 
 
 def fit_candidate(context: Context) -> Result:
@@ -137,7 +136,7 @@ def fit_candidate(context: Context) -> Result:
 
     made_with = lineage(context.root, settings)
     experiment = settings.EXPERIMENT_NAME or settings.require("MODEL_NAME")
-    tracking = connect(context.root, settings).tracking
+    tracking = context.platform.tracking
     console.step(f"logging the run to experiment {experiment}")
     tags = {
         "data_sha256": data["sha256"],

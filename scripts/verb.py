@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,7 +23,8 @@ from typing import Any
 from scripts import console
 from scripts.contract import place_in_model
 from scripts.errors import Interrupted, SlipwayError
-from scripts.platforms import open_records
+from scripts.platforms import connect, open_records
+from scripts.platforms.base import Platform
 from scripts.records import PREPARING, STAGES, Records
 from scripts.settings import Settings, load_settings
 
@@ -47,6 +49,13 @@ class Context:
     records: Records
     #: One-call variables (PARAMS, FORCE, MODEL_VERSION, CONFIRM ...), unset ones left out.
     call: Mapping[str, str] = field(default_factory=dict)
+    #: The platform, where it is not simply the one that PLATFORM names: within a run of its own.
+    given: Platform | None = None
+
+    @cached_property
+    def platform(self) -> Platform:
+        """Where this call's effects go."""
+        return self.given or connect(self.root, self.settings)
 
     def relative(self, path: Path) -> str:
         """`path` as records hold it: relative to the clone, so that a record can be read anywhere."""

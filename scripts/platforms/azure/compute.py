@@ -1,0 +1,95 @@
+"""The compute cluster that training runs on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scripts import console
+from scripts.errors import SlipwayError, UsageError
+from scripts.platforms.azure.workspace import explained, sentence, silenced
+from scripts.settings import Settings
+
+#: A node that has had nothing to do for so long is given back.
+IDLE_SECONDS = 300
+
+
+def ensure_cluster(workspace: Any, settings: Settings) -> str:
+    """The cluster's name: made when missing, scaled as the settings say; UsageError if it differs."""
+    name = settings.require("AML_COMPUTE_CLUSTER_NAME")
+    if settings.AML_CLUSTER_MIN_NODES > settings.AML_CLUSTER_MAX_NODES:
+        raise UsageError(
+            f"AML_CLUSTER_MIN_NODES={settings.AML_CLUSTER_MIN_NODES} is more than "
+            f"AML_CLUSTER_MAX_NODES={settings.AML_CLUSTER_MAX_NODES}",
+            "correct one of them in .env",
+        )
+    with explained(f"cluster {name}"), silenced():
+        from azureml.core.compute import ComputeTarget
+        from azureml.core.compute_target import ComputeTargetException
+
+        try:
+            cluster = ComputeTarget(workspace, name)
+        except ComputeTargetException as error:
+            if "ComputeTargetNotFound" not in str(error):
+                raise
+            cluster = None
+    if cluster is None:
+        _create(workspace, settings, name)
+    else:
+        _adapt(cluster, settings, name)
+    return name
+
+
+def _create(workspace: Any, settings: Settings, name: str) -> None:
+    console.step(
+        f"making cluster {name}: {settings.AML_CLUSTER_MIN_NODES} to "
+        f"{settings.AML_CLUSTER_MAX_NODES} nodes of {settings.AML_COMPUTE_CLUSTER_CPU_SKU}"
+    )
+    with explained(f"cluster {name}"), silenced():
+        from azureml.core.compute import AmlCompute, ComputeTarget
+
+        wanted = AmlCompute.provisioning_configuration(
+            vm_size=settings.AML_COMPUTE_CLUSTER_CPU_SKU,
+            vm_priority=settings.AML_CLUSTER_PRIORITY,
+            min_nodes=settings.AML_CLUSTER_MIN_NODES,
+            max_nodes=settings.AML_CLUSTER_MAX_NODES,
+            idle_seconds_before_scaledown=IDLE_SECONDS,
+        )
+        cluster = ComputeTarget.create(workspace, name, wanted)
+        # The nodes are not waited for here: the run is, and it says so.
+        cluster.wait_for_completion(show_output=False, min_node_count=0, timeout_in_minutes=20)
+    _check_state(cluster, name)
+
+
+def _adapt(cluster: Any, settings: Settings, name: str) -> None:
+    if cluster.type != "AmlCompute":
+        raise UsageError(
+            f"AML_COMPUTE_CLUSTER_NAME={name} is a {cluster.type}, not a training cluster",
+            "choose another name in .env",
+        )
+    size = str(cluster.vm_size or "")
+    if size.lower() != settings.AML_COMPUTE_CLUSTER_CPU_SKU.lower():
+        raise UsageError(
+            f"cluster {name} has nodes of {size}, but AML_COMPUTE_CLUSTER_CPU_SKU is "
+            f"{settings.AML_COMPUTE_CLUSTER_CPU_SKU}; a cluster's size cannot be changed",
+            "set AML_COMPUTE_CLUSTER_NAME to a new name, or the SKU to the cluster's",
+        )
+    _check_state(cluster, name)
+    scale = cluster.scale_settings
+    wanted = (settings.AML_CLUSTER_MIN_NODES, settings.AML_CLUSTER_MAX_NODES)
+    if (scale.minimum_node_count, scale.maximum_node_count) != wanted:
+        console.step(f"cluster {name}: from now on {wanted[0]} to {wanted[1]} nodes")
+        with explained(f"cluster {name}"), silenced():
+            cluster.update(min_nodes=wanted[0], max_nodes=wanted[1])
+            cluster.wait_for_completion(show_output=False, min_node_count=0, timeout_in_minutes=20)
+
+
+def _check_state(cluster: Any, name: str) -> None:
+    state = str(cluster.provisioning_state)
+    if state != "Failed":
+        return
+    errors = cluster.provisioning_errors or []
+    said = next((sentence(error) for error in errors), "it could not be made")
+    raise SlipwayError(
+        f"cluster {name}: {said}",
+        "remove it (`az ml compute delete`, or the portal), then choose a SKU or region with quota",
+    )
