@@ -78,6 +78,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_CONNECT(self) -> None:
         host, _, port = self.path.rpartition(":")
         self.tunnel = (host.lower(), int(port))
+        if not self.server.world.resolves(host.lower()):
+            self.send_error(502, "There is no such host")
+            return
         backend = self.server.world.backend(host.lower())
         if backend is not None and not backend.tls and backend.prefix == "/":
             self.send_error(502, "Nothing listens on that port")
@@ -138,6 +141,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         if self.tunnel is None and host not in world.plain:
             body.read()
+            if not world.resolves(host):
+                self._send(request, Answer(502, "There is no such host"), began)
+                return
             self._send(request, Answer(502, "Only HTTPS reaches Azure's own hosts"), began)
             return
         whole = Request(**{**request.__dict__, "body": body.read()})
@@ -174,15 +180,14 @@ class Handler(BaseHTTPRequestHandler):
                 self._send(request, refused.answer(), began)
                 return
         target = request.path + (f"?{request.raw_query}" if request.raw_query else "")
-        kept = {n: v for n, v in self.headers.items() if n.lower() not in HOP}
-        if self.headers.get("Expect", "").lower() == "100-continue":
-            kept.pop("Expect", None)
+        # A list: a client may send a header more than once (Accept, when it pulls an image).
+        kept = [(n, v) for n, v in self.headers.items() if n.lower() not in (*HOP, "expect")]
         try:
             connection = self._backend(backend)
             connection.putrequest(
                 self.command, target, skip_host="host" in request.headers, skip_accept_encoding=True
             )
-            for name, value in kept.items():
+            for name, value in kept:
                 connection.putheader(name, value)
             connection.endheaders()
             while part := body.read(CHUNK):

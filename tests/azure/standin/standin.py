@@ -18,6 +18,9 @@ from tests.azure.standin import (
     ml,
     operations,
     providers,
+    registry,
+    registry_data,
+    registry_tokens,
     signin,
 )
 from tests.azure.standin.certificates import Certificates
@@ -47,6 +50,9 @@ MODULES: Sequence[Callable[[Parts], None]] = (
     operations.add,
     arm.add,
     providers.add,
+    registry.add,
+    registry_tokens.add,
+    registry_data.add,
     ml.add,
     generic.add,
 )

@@ -78,6 +78,8 @@ class World:
     ca_file: Path = Path()
     #: Hosts whose routes are asked without TLS.
     plain: set[str] = field(default_factory=set)
+    #: For the end of a host's name ("azurecr.io"), whether there is a host of a name at all.
+    domains: dict[str, Callable[[str], bool]] = field(default_factory=dict)
     #: What modules keep for themselves, by module name.
     rooms: dict[str, Any] = field(default_factory=dict)
 
@@ -92,6 +94,13 @@ class World:
                 if found is not None:
                     self.backends[host] = found
         return self.backends.get(host)
+
+    def resolves(self, host: str) -> bool:
+        """Whether a host has an address; only the domains that a module keeps can lack one."""
+        if self.backend(host) is not None:
+            return True
+        known = self.domains.get(host.partition(".")[2])
+        return known is None or known(host)
 
     def close(self) -> None:
         """Stop what modules started."""
