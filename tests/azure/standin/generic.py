@@ -105,6 +105,11 @@ def shown(world: World, types: ResourceTypes, resource: Json) -> Json:
     return given
 
 
+def asked(world: World, resource_id: str) -> Json:
+    """The body of the last PUT, {} if there was none."""
+    return _room(world).asked.get(resource_id.lower(), {})
+
+
 def busy(world: World, resource_id: str) -> float:
     """Seconds until the resource's PUT is done, 0 if it is."""
     return max(0.0, _room(world).until.get(resource_id.lower(), 0) - time.monotonic())

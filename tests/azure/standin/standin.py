@@ -12,6 +12,7 @@ from tests.azure.standin import (
     access,
     arm,
     containers,
+    deployments,
     elsewhere,
     generic,
     graph,
@@ -54,6 +55,7 @@ MODULES: Sequence[Callable[[Parts], None]] = (
     registry_tokens.add,
     registry_data.add,
     ml.add,
+    deployments.add,
     generic.add,
 )
 
