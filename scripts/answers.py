@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from scripts.errors import SlipwayError
+from scripts.route import way_to
 
 #: Seconds one answer may take.
 ANSWER_SECONDS = 30.0
@@ -35,23 +37,23 @@ class Comparison:
 
 
 def ask(url: str, request: Mapping[str, Any], headers: Mapping[str, str]) -> Answer:
-    """POST `request` to `url`/score; SlipwayError if nothing answers.
-
-    No proxy is asked: the service is on this machine or on its network.
-    """
-    place = urlsplit(url)
-    kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
-    connection = kind(place.netloc, timeout=ANSWER_SECONDS)
+    """POST `request` to `url`/score; SlipwayError if nothing answers."""
+    way = way_to(url, ANSWER_SECONDS)
     try:
-        connection.request(
+        way.request(
             "POST",
-            f"{place.path.rstrip('/')}/score",
+            f"{urlsplit(url).path.rstrip('/')}/score",
             json.dumps(request),
             {"Content-Type": "application/json", **headers},
         )
-        response = connection.getresponse()
+        response = way.connection.getresponse()
         found = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, found, response.read())
+    except ssl.SSLCertVerificationError as error:
+        raise SlipwayError(
+            f"the certificate of {url} is not trusted: {error.verify_message}",
+            "set EXTRA_CA to a file with its authority's certificate",
+        ) from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise SlipwayError(
@@ -59,7 +61,7 @@ def ask(url: str, request: Mapping[str, Any], headers: Mapping[str, str]) -> Ans
             "look at `make status` and `make logs`; `make deploy FORCE=1` starts it again",
         ) from error
     finally:
-        connection.close()
+        way.connection.close()
 
 
 def compare(answer: Answer, sample: Mapping[str, Any]) -> Comparison:

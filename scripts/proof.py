@@ -6,33 +6,49 @@ import http.client
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from scripts.answers import Comparison, ask, compare
 from scripts.errors import Refused
+from scripts.route import way_to
 
 
 def is_healthy(url: str, *, timeout: float = 5.0) -> bool:
     """Whether `GET /` is answered with 200 within `timeout` seconds."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout)
+    way = way_to(url, timeout)
     try:
-        connection.request("GET", "/", headers={"Connection": "close"})
-        return connection.getresponse().status == 200
+        way.request("GET", "/", None, {"Connection": "close"})
+        return way.connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False
     finally:
-        connection.close()
+        way.connection.close()
 
 
-def wait_healthy(url: str, *, timeout: float, alive: Callable[[], bool]) -> bool:
-    """Ask until the service is healthy; False once `timeout` seconds passed or it is not `alive`."""
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        if is_healthy(url, timeout=2.0):
+def wait_healthy(
+    url: str,
+    *,
+    timeout: float,
+    alive: Callable[[], bool],
+    each: float = 2.0,
+    pause: float = 0.03,
+    still: Callable[[float], None] | None = None,
+) -> bool:
+    """Ask until the service is healthy; False once `timeout` seconds passed or it is not `alive`.
+
+    An answer may take `each` seconds; `pause` lies between two questions. `still` is told every half
+    minute how many seconds have been waited.
+    """
+    began = time.monotonic()
+    told = 0
+    while (waited := time.monotonic() - began) < timeout:
+        if is_healthy(url, timeout=each):
             return True
         if not alive():
             return False
-        time.sleep(0.03)
+        if still is not None and waited // 30 > told:
+            told = int(waited // 30)
+            still(waited)
+        time.sleep(pause)
     return False
 
 

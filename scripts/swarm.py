@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import gevent.ssl
 import locust.stats
 from locust import FastHttpUser, TaskSet, constant
 from locust.env import Environment
@@ -29,6 +30,7 @@ from locust.html import get_html_report
 from scripts.answers import difference
 from scripts.latencies import Latencies
 from scripts.records import write_atomic
+from scripts.route import proxy_for, trust
 
 #: Seconds a user may take to end the request it is in when the time is up.
 LAST_ANSWERS = 5.0
@@ -110,6 +112,10 @@ def user_class(plan: Mapping[str, Any]) -> type[FastHttpUser]:
         ask for request in plan["requests"] for ask in [asking(request)] * request["weight"]
     ]
 
+    proxy = proxy_for(plan["url"])
+    # One for all users: making one takes longer than an answer.
+    trusted = trust(gevent.ssl.create_default_context)
+
     class Caller(FastHttpUser):
         host = plan["url"]
         tasks = weighted
@@ -117,6 +123,17 @@ def user_class(plan: Mapping[str, Any]) -> type[FastHttpUser]:
         insecure = False
         connection_timeout = 10.0
         network_timeout = 30.0
+        proxy_host = proxy.host if proxy else None
+        proxy_port = proxy.port if proxy else None
+
+        ssl_context_factory = staticmethod(lambda **_: trusted)
+
+        def __init__(self, environment: Environment) -> None:
+            super().__init__(environment)
+            if proxy and proxy.user:
+                # locust passes on the proxy's place but not its credentials.
+                credentials = {"proxy_user": proxy.user, "proxy_password": proxy.password}
+                self.client.client.clientpool.client_args.update(credentials)
 
     return Caller
 

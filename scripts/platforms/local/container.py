@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from scripts.platforms.local.starting import SERVICE_SECRETS, SERVICE_SETTINGS, read_sample
+from scripts.platforms.starting import SERVICE_SECRETS, SERVICE_SETTINGS, read_sample
 
 PROVEN = "unless-stopped"
 _ACTIVE = ("running", "restarting", "paused")

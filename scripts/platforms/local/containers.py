@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from scripts import console
 from scripts.errors import SlipwayError, UsageError
+from scripts.platforms import deployments, starting
 from scripts.platforms.base import Deployment, Endpoint, Release
 from scripts.platforms.local import container as box
-from scripts.platforms.local import deployments, engine, starting
+from scripts.platforms.local import engine
 from scripts.platforms.local.front import COLOURS, NotReached, hardened
 from scripts.platforms.local.inventory import Inventory
 from scripts.proof import is_healthy

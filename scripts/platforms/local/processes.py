@@ -12,8 +12,9 @@ from typing import Any
 
 from scripts import console
 from scripts.errors import SlipwayError, UsageError
+from scripts.platforms import deployments, starting
 from scripts.platforms.base import Deployment, Endpoint, Release
-from scripts.platforms.local import control, deployments, pids, starting
+from scripts.platforms.local import control, pids
 from scripts.platforms.local.state import read_state
 from scripts.proof import is_healthy
 from scripts.settings import Settings, default_port

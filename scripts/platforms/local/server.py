@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.platforms.local import pids, ports
-from scripts.platforms.local.starting import ENDING
+from scripts.platforms.starting import ENDING
 from scripts.proof import wait_healthy
 
 

@@ -24,8 +24,8 @@ from scripts.errors import SlipwayError
 from scripts.platforms.local import control, pids, ports
 from scripts.platforms.local.call import Call
 from scripts.platforms.local.server import Plan, Server
-from scripts.platforms.local.starting import START_TIMEOUT
 from scripts.platforms.local.state import read_state, write_state
+from scripts.platforms.starting import START_TIMEOUT
 
 #: A server that ended by itself is started again after a pause in seconds, doubled each time it
 #: ends again soon.

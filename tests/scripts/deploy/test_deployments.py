@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from scripts.errors import UsageError
+from scripts.platforms import deployments
 from scripts.platforms.base import Deployment, Release
-from scripts.platforms.local import deployments
 
 
 def deployment(number: int, version: int, **fields: Any) -> Deployment:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 import pytest
 
-from scripts.platforms.local import starting
+from scripts.platforms import starting
 from tests.scripts.deploy.clients import Clients, wait_until
 from tests.scripts.deploy.conftest import Bench
 from tests.scripts.deploy.releases import ROOT

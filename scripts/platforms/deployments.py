@@ -1,4 +1,4 @@
-"""The rules of deployments, whether they are containers or processes.
+"""The rules of deployments, wherever they run.
 
 Deployments form a stack: `previous` is what a rollback serves again, and a rollback makes a new
 deployment whose `previous` is one further down. So after 2, 3 and 4, rollbacks serve 3 and then 2.
@@ -69,7 +69,7 @@ def rollback_target(history: Sequence[Deployment]) -> tuple[Deployment, Deployme
     target = next((item for item in history if item.number == current.previous), None)
     if target is None:
         raise UsageError(
-            f"deployment {current.previous}, the previous one, is no longer on this machine",
+            f"deployment {current.previous}, the previous one, is no longer kept",
             "deploy a version by its number: `make deploy MODEL_VERSION=<n>`",
         )
     return current, target
