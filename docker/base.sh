@@ -1,5 +1,6 @@
 #!/bin/sh
 # Usage: docker/base.sh
+#        docker/base.sh --tar FILE   makes that Debian's file system there; needs no Docker
 #
 # Provides the image that all others start from and prints its name: BASE_IMAGE if that is
 # set, else Debian bookworm, pulled, or made on the spot by mmdebstrap where no registry
@@ -27,6 +28,15 @@ bootstrap() {
         --dpkgopt='path-include=/usr/share/doc/*/copyright'
     mmdebstrap "$@" bookworm "$tar" >"$log" 2>&1
 }
+
+if [ "${1:-}" = --tar ]; then
+    have mmdebstrap || die 2 "mmdebstrap is not installed" "Install it (apt-get install mmdebstrap)."
+    make_build_dir docker
+    log=$ROOT/build/docker/base.log tar=$2
+    say "base: making it with mmdebstrap (half a minute)"
+    bootstrap || die 1 "mmdebstrap failed: $(grep -E '^E:' "$log" | tail -n 1)"
+    exit
+fi
 
 if [ -n "${BASE_IMAGE:-}" ] && [ "$BASE_IMAGE" != "$UPSTREAM" ]; then
     name=$BASE_IMAGE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,6 @@ from scripts.packaging.bundle import Bundle, Bundles, inputs_hash
 from scripts.platforms import connect
 from scripts.platforms.base import Image, Images, ModelVersion, Platform
 from scripts.records import write_atomic
-from scripts.settings import clone_id
 from scripts.verb import Context, Result, run_verb
 
 #: The image's bill of materials, beside its record.
@@ -116,9 +114,10 @@ def _lineage(chosen: ModelVersion) -> dict[str, Any]:
 def _image(context: Context, images: Images, bundle: Bundle, anew: bool) -> Image | None:
     if images.engine == "none":
         return None
-    name = _image_name(context, str(bundle.model["name"]))
+    name = images.name(str(bundle.model["name"]))
+    reference = f"{name}:{bundle.model['version']}-{bundle.inputs[:8]}"
     digest = str(bundle.model["sha256"])
-    found = None if anew else images.find(bundle.inputs)
+    found = None if anew else images.find(bundle.inputs, reference)
     if (
         found
         and found.labels.get("slipway.model-sha256") == digest
@@ -136,16 +135,7 @@ def _image(context: Context, images: Images, bundle: Bundle, anew: bool) -> Imag
         "slipway.data-sha256": lineage["data_sha256"] or "",
         "slipway.inputs": bundle.inputs,
     }
-    reference = f"{name}:{bundle.model['version']}-{bundle.inputs[:8]}"
     return images.build(bundle.path, reference, labels)
-
-
-def _image_name(context: Context, model: str) -> str:
-    """IMAGE_NAME, or a name that no other clone uses."""
-    if context.settings.IMAGE_NAME:
-        return context.settings.IMAGE_NAME
-    plain = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-") or "model"
-    return f"slipway-{clone_id(context.root)}-{plain}"
 
 
 def _message(bundle: Bundle, image: Image | None) -> str:
@@ -176,6 +166,7 @@ def _record(context: Context, bundle: Bundle, image: Image | None, engine: str) 
             "reference": image.reference,
             "size_bytes": image.size_bytes,
             "labels": dict(image.labels),
+            "digest": image.digest,
         },
         "engine": engine,
     }

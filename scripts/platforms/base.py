@@ -66,21 +66,30 @@ class Tracking(Protocol):
 
 @dataclass(frozen=True)
 class Image:
-    """A scoring image; `id` is its config digest, `sha256:...`."""
+    """A scoring image; `id` is its config digest, `digest` its manifest's once it is in a registry."""
 
     id: str
     reference: str
     size_bytes: int
     labels: Mapping[str, str]
+    digest: str | None = None
 
 
 class Images(Protocol):
-    """The scoring images of this clone."""
+    """The scoring images of this clone, or of all that share a registry."""
 
-    engine: str  # "docker", or "none" where no image can be built
+    @property
+    def engine(self) -> str:
+        """What builds: `docker`, `acr` (the registry itself), or `none` where no image can be built."""
 
-    def find(self, inputs: str) -> Image | None:
-        """The image built from the inputs with this hash (label `slipway.inputs`), if it is still here."""
+    def name(self, model: str) -> str:
+        """What the images of a model are called, without a tag."""
+
+    def find(self, inputs: str, reference: str = "") -> Image | None:
+        """The image built from the inputs with this hash (label `slipway.inputs`), if it is still here.
+
+        `reference` is what `build` was told to call it.
+        """
 
     def build(self, bundle: Path, reference: str, labels: Mapping[str, str]) -> Image:
         """Build the bundle's image, tagged `reference`; SlipwayError with the log's end if it fails."""

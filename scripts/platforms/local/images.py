@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import tarfile
@@ -33,7 +34,10 @@ class NoImages:
 
     engine = "none"
 
-    def find(self, inputs: str) -> Image | None:
+    def name(self, model: str) -> str:
+        return model
+
+    def find(self, inputs: str, reference: str = "") -> Image | None:
         return None
 
     def build(self, bundle: Path, reference: str, labels: Mapping[str, str]) -> Image:
@@ -60,7 +64,25 @@ class DockerImages:
     def _client(self) -> DockerClient:
         return engine.connect()
 
-    def find(self, inputs: str) -> Image | None:
+    def name(self, model: str) -> str:
+        """IMAGE_NAME, or a name that no other clone uses."""
+        if self.settings.IMAGE_NAME:
+            return self.settings.IMAGE_NAME
+        plain = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-") or "model"
+        return f"slipway-{self.clone}-{plain}"
+
+    def has(self, image: Image) -> bool:
+        """Whether that very image is here."""
+        import docker.errors
+
+        with engine.explained():
+            try:
+                self._client.images.get(image.id)
+            except docker.errors.ImageNotFound:
+                return False
+            return True
+
+    def find(self, inputs: str, reference: str = "") -> Image | None:
         with engine.explained():
             found = self._ours({"slipway.inputs": inputs})
         return _image(found[0]) if found else None
