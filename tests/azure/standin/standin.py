@@ -16,6 +16,7 @@ from tests.azure.standin import (
     elsewhere,
     generic,
     graph,
+    kudu,
     ml,
     operations,
     providers,
@@ -23,6 +24,8 @@ from tests.azure.standin import (
     registry_data,
     registry_tokens,
     signin,
+    webapp,
+    webapp_routes,
 )
 from tests.azure.standin.certificates import Certificates
 from tests.azure.standin.proxy import Proxy
@@ -56,6 +59,9 @@ MODULES: Sequence[Callable[[Parts], None]] = (
     registry_data.add,
     ml.add,
     deployments.add,
+    webapp.add,
+    webapp_routes.add,
+    kudu.add,
     generic.add,
 )
 
