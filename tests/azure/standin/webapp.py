@@ -165,9 +165,16 @@ def _check_site(world: World, target: ResourceId, body: Json) -> None:
     for other in apps(world).values():
         if other.host == f"{whole}.azurewebsites.net" and other.id.lower() != target.key:
             raise Refused(409, "Conflict", f"Website with given name {name} already exists.")
-    plan = _plan(world, target, body)
     config = body["properties"].get("siteConfig") or {}
     check_image(str(config.get("linuxFxVersion") or ""))
+    # A template may make the plan itself: what hangs on it is looked at again when the site is made.
+    plan = _plan(world, target, body)
+    if plan is not None:
+        _check_on_plan(world, target, config, plan)
+
+
+def _check_on_plan(world: World, target: ResourceId, config: Json, plan: Json) -> None:
+    """What a plan does not allow."""
     if config.get("linuxFxVersion") and not plan["properties"]["reserved"]:
         raise Refused(400, "BadRequest", "A Linux container needs a plan of Linux workers.")
     tier = plan["sku"]["tier"]
@@ -187,19 +194,16 @@ def _check_site(world: World, target: ResourceId, body: Json) -> None:
             "Conflict",
             "There was a conflict. AlwaysOn cannot be set for this site as the plan does not allow it.",
         )
-    _check_identities(world, target, body)
 
 
-def _plan(world: World, target: ResourceId, body: Json) -> Json:
+def _plan_id(world: World, target: ResourceId, body: Json) -> str:
     asked = body["properties"].get("serverFarmId")
     before = world.resources.get(target.key) or world.resources.get((target.parent or "").lower())
-    plan_id = asked or (before or {}).get("properties", {}).get("serverFarmId") or ""
-    found = world.resources.get(str(plan_id).lower())
-    if found is None:
-        raise Refused(
-            404, "NotFound", f"Server farm with name {str(plan_id).rpartition('/')[2]} not found."
-        )
-    return found
+    return str(asked or (before or {}).get("properties", {}).get("serverFarmId") or "")
+
+
+def _plan(world: World, target: ResourceId, body: Json) -> Json | None:
+    return world.resources.get(_plan_id(world, target, body).lower())
 
 
 def _check_identities(world: World, target: ResourceId, body: Json) -> None:
@@ -231,6 +235,11 @@ def host_label(target: ResourceId) -> str:
 def _put_site(world: World, target: ResourceId, body: Json, before: Json | None) -> Json:
     given = body["properties"]
     plan = _plan(world, target, body)
+    if plan is None:
+        name = _plan_id(world, target, body).rpartition("/")[2]
+        raise Refused(404, "NotFound", f"Server farm with name {name} not found.")
+    _check_on_plan(world, target, given.get("siteConfig") or {}, plan)
+    _check_identities(world, target, body)
     app = apps(world).get(target.key)
     host = f"{host_label(target)}.azurewebsites.net"
     if app is None:
