@@ -18,7 +18,7 @@ from tests.azure.ml_place import client_environment, make_place
 from tests.azure.mlclient import MlClient
 from tests.azure.standin.standin import StandIn, has_docker
 from tests.azure.standin.world import APP, SUBSCRIPTION, TENANT
-from tests.e2e.conftest import lay_out
+from tests.e2e.conftest import QUICK, lay_out
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -85,6 +85,21 @@ class AzureClone:
         printed, _ = child.communicate(timeout=560)
         assert child.returncode == code, printed
         return printed
+
+    def make(self, *goals: str, code: int = 0, **environ: str) -> str:
+        """Run make to its end, which must be with `code`; returns what it printed."""
+        done = subprocess.run(
+            ["make", *goals],
+            cwd=self.path,
+            env=self.environment(**QUICK, **environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=1200,
+        )
+        assert done.returncode == code, done.stdout
+        return done.stdout
 
     def az(self, *arguments: str) -> Any:
         """What az itself gives, with the clone's login."""
