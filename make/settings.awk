@@ -82,6 +82,8 @@ function read_by(verb,   i, name, text) {
     for (i = 1; i <= COUNT; i++) {
         name = NAMES[i]
         if (!index(READ_BY[name], "," verb ",") || VALUE[name] == "") continue
+        # How Azure trains and deploys is nothing to another platform.
+        if (GROUP[name] ~ /^Azure: (training|deployment)/ && VALUE["PLATFORM"] != "azure") continue
         text = text name "=" (SECRET[name] ? hash(VALUE[name]) : encode(VALUE[name])) "\n"
     }
     # Of the runner it matters only whether the service is a container or a process.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.make.conftest import STAGES, Clone
+from tests.make.test_settings import read_by
 
 AZURE = {"PLATFORM": "azure", "WORKSPACE_NAME": "ws", "ACI_DEPLOYMENT_NAME": "qa"}
 TO_IMAGE = ["provision", *STAGES[: STAGES.index("deploy")]]
@@ -59,6 +60,18 @@ def test_a_misspelt_target_is_refused(clone: Clone) -> None:
     refused = clone.make("all", ok=False, **{**AZURE, "DEPLOY_TARGET": "acii"})
     assert "DEPLOY_TARGET=acii" in refused.stderr
     assert "aci, aks or webapp" in refused.stderr
+
+
+AZURES = [pair for pair in read_by(platform="azure") if pair[1] and pair not in read_by()]
+
+
+@pytest.mark.parametrize(("name", "stages"), AZURES)
+def test_a_changed_setting_of_azure_reruns_its_readers(
+    clone: Clone, name: str, stages: list[str]
+) -> None:
+    environ = {**AZURE, "DEPLOY_TARGET": "aci"}
+    clone.run("all", **environ)
+    assert clone.run("all", **environ | {name: "7"}) == stages
 
 
 @pytest.mark.parametrize("verb", ["what-if", "destroy", "run-pipeline"])
