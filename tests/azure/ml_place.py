@@ -12,6 +12,7 @@ from tests.azure.standin.world import APP_OBJECT, SUBSCRIPTION, TENANT
 
 GROUP, WORKSPACE, ACCOUNT = "kiln-rg", "kiln-ws", "kilnstore"
 RG = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}"
+GROUPS = "Microsoft.Resources/resourceGroups"
 WORKSPACES = "Microsoft.MachineLearningServices/workspaces"
 WS_ID = f"{RG}/providers/{WORKSPACES}/{WORKSPACE}"
 STORAGE_ID = f"{RG}/providers/Microsoft.Storage/storageAccounts/{ACCOUNT}"
@@ -20,7 +21,7 @@ STORAGE_ID = f"{RG}/providers/Microsoft.Storage/storageAccounts/{ACCOUNT}"
 def make_place(standin: StandIn, region: str = "westeurope") -> None:
     """The resources a workspace needs, as if they had been deployed."""
     kinds = {
-        RG: ("Microsoft.Resources/resourceGroups", GROUP, {}),
+        RG: (GROUPS, GROUP, {"provisioningState": "Succeeded"}),
         STORAGE_ID: ("Microsoft.Storage/storageAccounts", ACCOUNT, {}),
         WS_ID: (
             WORKSPACES,
@@ -70,5 +71,4 @@ def client_environment(standin: StandIn) -> dict[str, str]:
         "SUBSCRIPTION": SUBSCRIPTION,
         "GROUP": GROUP,
         "WORKSPACE": WORKSPACE,
-        "AZUREML_RUN_POLLING_INTERVAL_MIN": "1",
     }

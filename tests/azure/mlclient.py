@@ -20,7 +20,7 @@ from typing import Any
 BEGIN = """
 import os, warnings
 warnings.filterwarnings("ignore")
-from azureml.core import Workspace
+from azureml.core import Run, Workspace
 from azureml.core.authentication import TokenAuthentication
 
 class Token(TokenAuthentication):
@@ -29,6 +29,8 @@ class Token(TokenAuthentication):
     def _check_if_subscription_exists(self, *arguments):
         return True
 
+# Tests need not wait as long as people.
+Run._WAIT_COMPLETION_POLLING_INTERVAL_MIN = Run._WAIT_COMPLETION_POLLING_INTERVAL_MAX = 0.3
 auth = Token(lambda resource: os.environ["TOKEN"], cloud="AzureCloud")
 ws = Workspace.get(os.environ["WORKSPACE"], auth=auth, subscription_id=os.environ["SUBSCRIPTION"],
                    resource_group=os.environ["GROUP"])

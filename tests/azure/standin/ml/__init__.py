@@ -6,22 +6,40 @@ from typing import TYPE_CHECKING
 
 from tests.azure.standin.ml import (
     artifacts,
+    compute,
     datastores,
     discovery,
+    environments,
+    execution,
     history,
     metrics,
     models,
     secrets,
+    snapshots,
 )
 from tests.azure.standin.ml.workspace import Plane
 
 if TYPE_CHECKING:
     from tests.azure.standin.standin import Parts
 
+MODULES = (
+    discovery,
+    history,
+    metrics,
+    artifacts,
+    models,
+    datastores,
+    secrets,
+    compute,
+    environments,
+    snapshots,
+    execution,
+)
+
 
 def add(parts: Parts) -> None:
     """Add the data plane; `parts.world.rooms["ml"]` is the Plane."""
     plane = Plane(parts)
     parts.world.rooms["ml"] = plane
-    for module in (discovery, history, metrics, artifacts, models, datastores, secrets):
+    for module in MODULES:
         module.add(plane)

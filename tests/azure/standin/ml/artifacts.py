@@ -6,7 +6,6 @@ An artifact's id is `{origin}/{container}/{path}`; a run's are those of `Experim
 from __future__ import annotations
 
 import re
-from urllib.parse import quote
 
 from tests.azure.standin.messages import Answer, Json, Request
 from tests.azure.standin.ml.workspace import ARTIFACTS, Plane, Workspace, page, stamp, user_error
@@ -28,6 +27,11 @@ def put(workspace: Workspace, run_id: str, path: str, content: bytes) -> None:
     workspace.account.ensure_container(ARTIFACTS)
     made = _make(workspace, RUNS, run_container(run_id), path)
     workspace.account.put(ARTIFACTS, str(made["artifactId"]), content)
+
+
+def has(workspace: Workspace, run_id: str, path: str) -> bool:
+    """Whether the run has such an artifact."""
+    return f"{RUNS}/{run_container(run_id)}/{path}" in workspace.artifacts
 
 
 def uri(workspace: Workspace, artifact_id: str, permissions: str = "r") -> str:
@@ -66,9 +70,19 @@ def _batch(workspace: Workspace, request: Request, origin: str, container: str) 
     if not isinstance(paths, list) or not paths or len(paths) > PAGE:
         raise user_error(400, f"The command must name 1 to {PAGE} paths.")
     workspace.account.ensure_container(ARTIFACTS)
-    made = {item["path"]: _make(workspace, origin, container, item["path"]) for item in paths}
+    made, errors = {}, {}
+    for item in paths:
+        path = item["path"]
+        key = f"{origin}/{container}/{path.strip('/')}"
+        if key in workspace.artifacts:
+            # An artifact is written once.
+            message = f"Resource Conflict: ArtifactId {key} already exists."
+            error = {"code": "UserError", "message": message, "details": []}
+            errors[path] = {"error": error}
+        else:
+            made[path] = _make(workspace, origin, container, path)
     content = {path: _content(workspace, artifact, "rcw") for path, artifact in made.items()}
-    return {"artifacts": made, "artifactContentInformation": content, "errors": {}}
+    return {"artifacts": made, "artifactContentInformation": content, "errors": errors}
 
 
 def below(workspace: Workspace, prefix: str) -> list[Json]:
@@ -160,9 +174,3 @@ def add(plane: Plane) -> None:
         ) -> Json:
             path = path or request.query.get("path", "")
             return _content(workspace, _one(workspace, f"{RUNS}/{run_container(run)}/{path}"))
-
-
-def link(workspace: Workspace, run_id: str, path: str) -> str:
-    """The artifact's address in the artifact service, without a SAS."""
-    at = f"{workspace.url}/{SERVICE}{workspace.id}/artifacts/content"
-    return f"{at}/{RUNS}/{run_container(run_id)}/{quote(path)}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.azure.standin import resources
-from tests.azure.standin.messages import Answer, Json, Refused, Request
+from tests.azure.standin.messages import Json, Refused, Request
 from tests.azure.standin.ml.workspace import HOST, TYPE, WS, Plane, Workspace, stamp
 from tests.azure.standin.resources import ResourceId, ResourceType, of_type
 from tests.azure.standin.routes import ARM
@@ -70,7 +70,7 @@ def take(workspace: Workspace, name: str, run_id: str) -> bool:
     world = workspace.world
     with world.lock:
         cluster = find(workspace, name)
-        if cluster is None or world.faults.known and no_quota(world, cluster):
+        if cluster is None or cluster.get("_no_quota"):
             return False
         nodes = _nodes(world, str(cluster["id"]))
         most = int(_inner(cluster)["scaleSettings"]["maxNodeCount"])
@@ -84,11 +84,6 @@ def give_back(workspace: Workspace, name: str, run_id: str) -> None:
     """The run's node is free again."""
     with workspace.world.lock:
         _nodes(workspace.world, f"{workspace.id}/computes/{name}").runs.discard(run_id)
-
-
-def no_quota(world: World, cluster: Json) -> bool:
-    """Whether the cluster gets no nodes; it keeps to what was said when it was made."""
-    return bool(cluster.get("_no_quota"))
 
 
 def _inner(compute: Json) -> Json:
@@ -137,7 +132,9 @@ def _check(world: World, target: ResourceId, body: Json) -> None:
 def _check_attached(world: World, properties: Json) -> None:
     resource = properties.get("resourceId")
     if not resource:
-        raise _bad("The stand-in attaches Kubernetes clusters and makes none: resourceId is missing.")
+        raise _bad(
+            "The stand-in attaches Kubernetes clusters and makes none: resourceId is missing."
+        )
     if str(resource).lower() not in world.resources:
         raise Refused(404, "ResourceNotFound", f"The cluster {resource} was not found.")
 
@@ -159,7 +156,9 @@ def _check_cluster(world: World, inner: Any) -> None:
         f"{COMPUTES}.properties.properties",
     )
     if inner["vmSize"].upper() not in SIZES:
-        raise _bad(f"STANDARD VM size {inner['vmSize']} is not supported in this region.", "InvalidVmSize")
+        raise _bad(
+            f"STANDARD VM size {inner['vmSize']} is not supported in this region.", "InvalidVmSize"
+        )
     scale = inner["scaleSettings"]
     check_shape(
         scale,
@@ -172,7 +171,9 @@ def _check_cluster(world: World, inner: Any) -> None:
     )
     least, most = scale.get("minNodeCount") or 0, scale["maxNodeCount"]
     if not (isinstance(least, int) and isinstance(most, int) and 0 <= least <= most and most > 0):
-        raise _bad(f"minNodeCount {least} and maxNodeCount {most} do not fit.", "InvalidScaleSettings")
+        raise _bad(
+            f"minNodeCount {least} and maxNodeCount {most} do not fit.", "InvalidScaleSettings"
+        )
     idle = scale.get("nodeIdleTimeBeforeScaleDown")
     if idle is not None and not DURATION.fullmatch(idle):
         raise _bad(f"nodeIdleTimeBeforeScaleDown '{idle}' is no duration.", "InvalidScaleSettings")
@@ -196,8 +197,9 @@ def _put(world: World, target: ResourceId, body: Json, before: Json | None) -> J
         "isAttachedCompute": properties["computeType"] == "AKS",
         "disableLocalAuth": False,
     }
+    extra: Json = {}
     if properties["computeType"] == "AKS":
-        inner, extra = _attached(world, properties), {}
+        inner = _attached(world, properties)
     else:
         inner, extra = _cluster(world, target, properties["properties"], common, before)
     shown = {key: body[key] for key in ("identity", "sku") if body.get(key)}
@@ -253,7 +255,7 @@ def _cluster(
 
 def _attached(world: World, properties: Json) -> Json:
     cluster = world.resources[str(properties["resourceId"]).lower()]["properties"]
-    pool = next(iter(cluster.get("agentPoolProfiles") or []), {})
+    pool: Json = next(iter(cluster.get("agentPoolProfiles") or []), {})
     asked = properties.get("properties") or {}
     return {
         "clusterFqdn": cluster.get("fqdn"),
@@ -312,9 +314,7 @@ def add(plane: Plane) -> None:
     parts = plane.parts
     plane.world.faults.declare(NO_QUOTA, "a new cluster gets no nodes: the family's quota is 0")
     parts.types.add(
-        ResourceType(
-            COMPUTES, VERSIONS, SOURCE, check=_check, put=_put, show=show, pending=0.05
-        )
+        ResourceType(COMPUTES, VERSIONS, SOURCE, check=_check, put=_put, show=show, pending=0.05)
     )
 
     @parts.routes.add(HOST, "GET", f"/rp/workspaces{WS}/computes", source=SOURCE, versions=VERSIONS)
@@ -333,9 +333,13 @@ def add(plane: Plane) -> None:
             raise Refused(404, "ComputeNotFound", f"Compute with name {name} was not found.")
         return show(world, compute)
 
-    @parts.routes.add(ARM, "POST", f"{WS}/computes/{{name}}/listNodes", source=SOURCE, versions=VERSIONS)
+    @parts.routes.add(
+        ARM, "POST", f"{WS}/computes/{{name}}/listNodes", source=SOURCE, versions=VERSIONS
+    )
     def nodes(world: World, request: Request, s: str, g: str, w: str, name: str) -> Json:
-        resources.find(world, f"/subscriptions/{s}/resourceGroups/{g}/providers/{TYPE}/{w}/computes/{name}")
+        resources.find(
+            world, f"/subscriptions/{s}/resourceGroups/{g}/providers/{TYPE}/{w}/computes/{name}"
+        )
         return {"nodes": []}
 
     at = "/subscriptions/{s}/providers/Microsoft.MachineLearningServices/locations/{where}"
@@ -382,5 +386,3 @@ def _enter(plane: Plane, request: Request, s: str, g: str, w: str) -> Workspace:
     arm = f"/subscriptions/{s}/resourceGroups/{g}/providers/{TYPE}/{w}"
     plane.admit(request, arm)
     return plane.workspace(arm)
-
-

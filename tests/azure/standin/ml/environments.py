@@ -66,7 +66,8 @@ def definition(environment: Any) -> Json:
     return found
 
 
-def _register(workspace: Workspace, name: str, version: str | None, body: Json) -> Json:
+def register(workspace: Workspace, name: str, body: Json, version: str | None = None) -> Json:
+    """The version that holds this definition: the one there is, else the next."""
     if name.lower().startswith(("microsoft", "azureml")):
         raise user_error(400, f"Environment name {name} is reserved.")
     made = {**definition(body), "name": name}
@@ -95,13 +96,13 @@ def add(plane: Plane) -> None:
         @plane.add(service, "GET PUT", "/environments/{name}", source=SOURCE)
         def latest(workspace: Workspace, request: Request, name: str) -> Json:
             if request.method == "PUT":
-                return _register(workspace, name, None, request.mapping())
+                return register(workspace, name, request.mapping())
             return find(workspace, name)
 
         @plane.add(service, "GET PUT", "/environments/{name}/versions/{version}", source=SOURCE)
         def one(workspace: Workspace, request: Request, name: str, version: str) -> Json:
             if request.method == "PUT":
-                return _register(workspace, name, version, request.mapping())
+                return register(workspace, name, request.mapping(), version)
             return find(workspace, name, version)
 
         for at in ("/environments/{name}", "/environments/{name}/versions/{version}"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from tests.azure.standin.messages import Json
@@ -165,15 +164,9 @@ def cancel(workspace: Workspace, run_id: str) -> None:
     for child in children(workspace, run_id):
         cancel(workspace, child["runId"])
     moved = move(workspace, run, "Canceled")
-    stop: Callable[[], None] | None = stoppers(workspace).pop(run_id, None)
+    stop = workspace.stoppers.pop(run_id, None)
     if moved and stop is not None:
         stop()
-
-
-def stoppers(workspace: Workspace) -> dict[str, Callable[[], None]]:
-    """What stops a run that executes, by run id."""
-    kept: dict[str, Callable[[], None]] = workspace.rooms.setdefault("stoppers", {})
-    return kept
 
 
 def fail(workspace: Workspace, run: Json, message: str, code: str = "UserError") -> bool:

@@ -79,7 +79,7 @@ def _create(workspace: Workspace, snapshot_id: str, body: Json) -> Json:
         raise user_error(400, "The snapshot exceeds its limits.", "SnapshotTooLarge")
     sent = {str(node["FullName"]): _blob(workspace, node["BlobUri"]) for node in nodes}
     parent = _kept(workspace).get(str(body.get("ParentSnapshotId")), {}).get("files", {})
-    by_hash = {has: blob for has, blob in parent.values()}
+    by_hash = dict(parent.values())
     files: dict[str, list[str]] = {}
     for path, has in _files(root):
         blob = sent.get(path) or by_hash.get(has)
@@ -109,7 +109,13 @@ def add(plane: Plane) -> None:
     @plane.add("content/v1.0", "GET", "/snapshots/latest/metadata", source=SOURCE)
     def latest(workspace: Workspace, request: Request) -> Json:
         # A parent of one's own comes from the client's cache: here begins a tree with nothing in it.
-        empty = {"name": "", "hash": None, "type": "Directory", "timestamp": stamp(), "children": {}}
+        empty: Json = {
+            "name": "",
+            "hash": None,
+            "type": "Directory",
+            "timestamp": stamp(),
+            "children": {},
+        }
         return {"id": NOTHING, "root": empty}
 
     @plane.add("content/v2.0", "POST", "/snapshots/getblob", source=SOURCE)
@@ -117,7 +123,10 @@ def add(plane: Plane) -> None:
         workspace.account.ensure_container(CONTAINER)
         batch = new_id()
         nodes = [
-            {"fullName": name, "blobUri": workspace.account.sas(CONTAINER, f"{batch}/{name}", "rcw")}
+            {
+                "fullName": name,
+                "blobUri": workspace.account.sas(CONTAINER, f"{batch}/{name}", "rcw"),
+            }
             for name in request.mapping().get("FileNames") or []
         ]
         return {"fileNodes": nodes}

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from tests.azure.standin.directory import check_token
 from tests.azure.standin.messages import Answer, Json, Refused, Request
@@ -35,7 +35,6 @@ WS = f"/subscriptions/{{s}}/resourceGroups/{{g}}/providers/{TYPE}/{{w}}"
 #: The container of the workspace's artifacts, snapshots and logs.
 ARTIFACTS = "azureml"
 SLOW = "run history is slow"
-T = TypeVar("T")
 
 
 @dataclass
@@ -60,7 +59,9 @@ class Workspace:
     model_versions: dict[str, int] = field(default_factory=dict)
     datastores: dict[str, Json] = field(default_factory=dict)
     default_datastore: str = "workspaceblobstore"
-    #: What later modules keep.
+    #: What stops a run that executes, by run id.
+    stoppers: dict[str, Callable[[], None]] = field(default_factory=dict)
+    #: What other modules keep.
     rooms: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -72,13 +73,6 @@ class Workspace:
         """The workspace's own storage."""
         return self.blobs.account(self.storage_id)
 
-    def room(self, make: Callable[[], T]) -> T:
-        """What a module keeps for this workspace, made when first asked for; `make` is its class."""
-        name = f"{make.__module__}.{getattr(make, '__name__', '')}"
-        kept: T = self.rooms.setdefault(name, None) or make()
-        self.rooms[name] = kept
-        return kept
-
 
 class Plane:
     """The data planes of all workspaces, and the way to add a route to them."""
@@ -88,7 +82,14 @@ class Plane:
         self.blobs = Blobs(parts.world)
         self._kept: dict[str, Workspace] = {}
         self._run_tokens: dict[str, tuple[str, str]] = {}
+        parts.world.closing.append(self._stop)
         parts.world.faults.declare(SLOW, "run history answers two seconds late")
+
+    def _stop(self) -> None:
+        """End what still executes."""
+        for workspace in self._kept.values():
+            for stop in list(workspace.stoppers.values()):
+                stop()
 
     def workspace(self, workspace_id: str) -> Workspace:
         """The data plane of the ARM resource; Refused as the service does if that is gone."""
