@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from scripts import console
 from scripts.checks import engine, machine, release
-from scripts.checks.finding import Finding, problem
+from scripts.checks.finding import Check, Finding, problem
 from scripts.errors import SlipwayError, UsageError
-from scripts.platforms import open_records
+from scripts.platforms import connect, open_records
 from scripts.settings import Settings, load_settings, read_env_file, resolve_settings
 from scripts.verb import clone_root, now
 
-Check = Callable[[Path, Settings], Iterator[Finding]]
-
+#: What is looked at on every platform; each adds its own.
 CHECKS: Sequence[Check] = (
     machine.python,
     machine.tools,
@@ -27,12 +26,9 @@ CHECKS: Sequence[Check] = (
     machine.memory,
     machine.writable,
     engine.docker,
-    engine.ports,
     release.certificates,
     release.data_file,
     release.model_room,
-    release.registry,
-    release.service,
 )
 
 
@@ -71,7 +67,7 @@ def findings(root: Path) -> Iterator[Finding]:
     """Every check in turn; one that breaks is itself a problem and stops no other."""
     yield from check_settings(root)
     settings = what_is_valid(root)
-    for check in CHECKS:
+    for check in (*CHECKS, *connect(root, settings).checks):
         what = check.__name__.replace("_", " ")
         try:
             yield from check(root, settings)

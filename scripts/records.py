@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -125,6 +126,10 @@ class Records:
         for verb in verbs:
             self.path(verb).unlink(missing_ok=True)
             self.failed_path(verb).unlink(missing_ok=True)
+
+    def forget_all(self) -> None:
+        """Remove all that was recorded, make's stamps too: nothing of it is there any more."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def write_failed(self, verb: str, record: Mapping[str, Any]) -> None:
         """Keep a failure; what the verb said before is no longer true of its last call."""

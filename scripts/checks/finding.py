@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+from scripts.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,10 @@ class Finding:
     def line(self) -> str:
         text = " ".join(f"{self.what}: {self.text}".split())
         return f"{self.level:<8} {text}" + (f" — mend: {self.mend}" if self.mend else "")
+
+
+#: Looks at one thing of a clone; its name, with blanks, is what it is called where it breaks.
+Check = Callable[[Path, Settings], Iterator[Finding]]
 
 
 def problem(what: str, text: str, mend: str) -> Finding:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from scripts.checks.finding import Finding
+    from scripts.checks.finding import Check, Finding
     from scripts.verb import Context, Result
 
 
@@ -215,6 +215,10 @@ class Platform(Protocol):
     """One place where a release runs."""
 
     name: str
+
+    @property
+    def checks(self) -> Sequence[Check]:
+        """What `make doctor` looks at here, besides the machine and the model room."""
 
     @property
     def infrastructure(self) -> Infrastructure:

@@ -105,7 +105,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_an_error_is_one_line_with_its_mend(case: str) -> None:
     text, code, mend, exit_code = CASES[case]
-    error = explain(["group", "create", "--name", "x"], text, SETTINGS)
+    error = explain("az group create", text, SETTINGS)
     assert error.code == code
     assert error.message.startswith(f"az group create: {code}")
     assert "\n" not in error.message
@@ -117,8 +117,8 @@ def test_an_error_is_one_line_with_its_mend(case: str) -> None:
 
 def test_what_is_not_there_can_be_told_from_a_failure() -> None:
     text = "ERROR: (ResourceGroupNotFound) Resource group 'x' could not be found.\nCode: ResourceGroupNotFound"
-    assert explain(["group", "show"], text, SETTINGS).missing
-    assert not explain(["group", "show"], CASES["role"][0], SETTINGS).missing
+    assert explain("az group show", text, SETTINGS).missing
+    assert not explain("az group show", CASES["role"][0], SETTINGS).missing
 
 
 def test_az_gets_no_secret_and_no_default_that_changes_a_command() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from scripts.platforms.base import Images, Infrastructure, Pipelines, Service, T
 from scripts.settings import Settings
 
 if TYPE_CHECKING:
+    from scripts.checks.finding import Check, Finding
     from scripts.verb import Context, Result
 
 
@@ -23,6 +25,14 @@ class AzurePlatform:
         self.root = root
         self.settings = settings
         self.az = Az(settings)
+
+    @property
+    def checks(self) -> Sequence[Check]:
+        def azure(root: Path, settings: Settings) -> Iterator[Finding]:
+            """Everything on Azure that a run needs."""
+            return self.infrastructure.findings()
+
+        return (azure,)
 
     @cached_property
     def infrastructure(self) -> Infrastructure:

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from scripts import console
 from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.azure import login
-from scripts.platforms.azure.refusals import AzureError, explain
+from scripts.platforms.azure.refusals import AzureError, command, explain
 from scripts.settings import SECRETS, Settings
 
 T = TypeVar("T")
@@ -88,10 +88,10 @@ class Az:
         if doing:
             console.step(doing)
         given = stdin.get_secret_value() if isinstance(stdin, SecretStr) else stdin
-        command = self._complete(arguments)
+        complete = self._complete(arguments)
 
         def once() -> str:
-            return self.run(command, given, doing, limit)
+            return self.run(complete, given, doing, limit)
 
         try:
             return _parsed(patient(once))
@@ -113,8 +113,8 @@ class Az:
     def lines(self, *arguments: str) -> Iterator[str]:
         """What az prints, line by line while it prints it; AzureError if it then fails."""
         self.sign_in()
-        command = ["az", *self._complete(arguments), "--only-show-errors"]
-        with self._start(command, stdin=subprocess.DEVNULL, bufsize=1) as child:
+        whole = ["az", *self._complete(arguments), "--only-show-errors"]
+        with self._start(whole, stdin=subprocess.DEVNULL, bufsize=1) as child:
             said: list[str] = []
             reader = threading.Thread(target=lambda: said.extend(child.stderr or ()), daemon=True)
             reader.start()
@@ -126,7 +126,7 @@ class Az:
                 _end(child)
             reader.join(5)
         if child.returncode:
-            raise explain(arguments, self.clean("".join(said)), self.settings)
+            raise explain(command(arguments), self.clean("".join(said)), self.settings)
 
     def token(self, resource: str) -> tuple[str, float]:
         """An access token for `resource` and when it expires (seconds since 1970)."""
@@ -161,12 +161,12 @@ class Az:
         shown: bool = False,
     ) -> str:
         """One process; what it prints. `shown` lets a person read what it says while it waits."""
-        command = ["az", *arguments, "--output", "json", "--only-show-errors"]
+        whole = ["az", *arguments, "--output", "json", "--only-show-errors"]
         if shown:
-            command.remove("--only-show-errors")  # the device code is told as a warning
+            whole.remove("--only-show-errors")  # the device code is told as a warning
         stderr = None if shown else subprocess.PIPE
         began = time.monotonic()
-        with self._start(command, stdin=subprocess.PIPE, stderr=stderr) as child:
+        with self._start(whole, stdin=subprocess.PIPE, stderr=stderr) as child:
             try:
                 rest: str | None = given or ""
                 while True:
@@ -186,7 +186,7 @@ class Az:
             finally:
                 _end(child)
         if child.returncode:
-            raise explain(arguments, self.clean(said or "", given), self.settings)
+            raise explain(command(arguments), self.clean(said or "", given), self.settings)
         return printed
 
     def clean(self, text: str, given: str | None = None) -> str:

@@ -134,8 +134,8 @@ def sign_in(settings: Settings, run: Run, *, asked: bool = False) -> None:
             command += ["--federated-token", "@-"]
     elif how == "identity":
         command.append("--identity")
-        if name := client_id(settings):
-            command += ["--client-id", name]
+        if assigned := client_id(settings):
+            command += ["--client-id", assigned]
     else:
         _needs_a_person(asked or settings.SIGN_IN == "device")
         command.append("--use-device-code")

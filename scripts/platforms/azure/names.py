@@ -25,7 +25,9 @@ class Names:
     insights: str
     logs: str
     registry: str
+    #: Of the deployed services, and of the training cluster.
     identity: str
+    cluster_identity: str
 
 
 def names(settings: Settings) -> Names:
@@ -44,6 +46,7 @@ def names(settings: Settings) -> Names:
         logs=f"{base}-AML-LA",
         registry=f"{base.lower()}amlcr",
         identity=f"{base}-AML-ID",
+        cluster_identity=f"{base}-AML-CI",
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts.errors import UsageError
-from scripts.platforms.azure import names
+from scripts.platforms.azure import login, names
 from scripts.records import Records
 from scripts.settings import Settings
 
@@ -46,6 +46,10 @@ class Place:
     identity_id: str
     identity_principal: str
     identity_client: str
+    #: That of the training cluster.
+    cluster_identity_id: str
+    cluster_identity_principal: str
+    cluster_identity_client: str
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Place:
@@ -90,7 +94,7 @@ def remembered(root: Path, settings: Settings) -> Place | None:
 
 
 def place(root: Path, settings: Settings, az: Az) -> Place:
-    """Where everything is: from the record, else from the deployment, with one call.
+    """Where everything is: from the record, else from the deployment, with one call or a few.
 
     UsageError where nothing was provisioned.
     """
@@ -98,33 +102,85 @@ def place(root: Path, settings: Settings, az: Az) -> Place:
     if found is not None:
         return found
     command = ("deployment", "group", "show", "--resource-group", names.group(settings))
-    outputs = az.find(*command, "--name", DEPLOYMENT, "--query", "properties.outputs")
-    try:
-        if outputs is None:
-            raise KeyError
-        return from_outputs(settings, outputs)
-    except KeyError:
+    shown = az.find(*command, "--name", DEPLOYMENT, doing="looking where everything is on Azure")
+    outputs = (shown or {}).get("properties", {}).get("outputs")
+    if not outputs:
         raise UsageError(
             f"nothing is provisioned in the resource group {names.group(settings)}",
             "run `make provision`",
-        ) from None
+        )
+    return gather(settings, az, outputs)
 
 
-def from_outputs(settings: Settings, outputs: Mapping[str, Any]) -> Place:
-    """The place that the template's outputs tell of; KeyError names one that is missing."""
-    values = {name: item["value"] for name, item in outputs.items() if isinstance(item, Mapping)}
-    known = {field.name: values.get(_camel(field.name)) for field in fields(Place)}
-    known |= {
-        "subscription": settings.require("SUBSCRIPTION_ID"),
-        "group": names.group(settings),
+def gather(settings: Settings, az: Az, outputs: Mapping[str, Any]) -> Place:
+    """The place that the template's outputs tell of, an existing workspace being asked for the rest."""
+    known = {name: item["value"] for name, item in outputs.items() if item.get("value")}
+    if "workspacePrincipalId" not in known:
+        known |= of_workspace(settings, az)
+    account = login.account(settings) or {}
+    return Place(
+        subscription=settings.require("SUBSCRIPTION_ID"),
+        tenant=str(settings.TENANT_ID or account.get("tenantId", "")),
+        group=names.group(settings),
+        region=str(known.get("location") or settings.LOCATION),
+        workspace=settings.WORKSPACE_NAME,
+        workspace_id=known["workspaceId"],
+        workspace_principal=known["workspacePrincipalId"],
+        registry=last(known["registryId"]),
+        registry_id=known["registryId"],
+        registry_server=known["registryServer"],
+        storage=last(known["storageId"]),
+        storage_id=known["storageId"],
+        vault=last(known["vaultId"]),
+        vault_id=known["vaultId"],
+        vault_uri=known["vaultUri"],
+        insights_id=known["insightsId"],
+        identity_id=known["identityId"],
+        identity_principal=known["identityPrincipalId"],
+        identity_client=known["identityClientId"],
+        cluster_identity_id=known["clusterIdentityId"],
+        cluster_identity_principal=known["clusterIdentityPrincipalId"],
+        cluster_identity_client=known["clusterIdentityClientId"],
+    )
+
+
+def of_workspace(settings: Settings, az: Az) -> dict[str, str]:
+    """What belongs to a workspace that was there, named as the template's outputs are.
+
+    UsageError if it has no registry yet.
+    """
+    wanted = names.workspace_id(settings)
+    shown = az("resource", "show", "--ids", wanted, doing="asking the workspace what it uses")
+    properties = shown["properties"]
+    registry = properties.get("containerRegistry")
+    if not registry:
+        name = names.names(settings).registry
+        group = names.group(settings)
+        raise UsageError(
+            f"the workspace {settings.WORKSPACE_NAME} has no container registry",
+            f"give it one: az acr create --resource-group {group} --name {name} --sku Basic; az resource "
+            f"update --ids {wanted} --set properties.containerRegistry={group_id_of(wanted)}"
+            f"/providers/Microsoft.ContainerRegistry/registries/{name}",
+        )
+    principal = (shown.get("identity") or {}).get("principalId")
+    server = az("resource", "show", "--ids", registry, "--query", "properties.loginServer")
+    return {
+        "workspacePrincipalId": principal or "none",
+        "location": shown["location"],
+        "storageId": properties["storageAccount"],
+        "vaultId": properties["keyVault"],
+        "vaultUri": f"https://{last(properties['keyVault']).lower()}.vault.azure.net/",
+        "insightsId": properties.get("applicationInsights") or "none",
+        "registryId": registry,
+        "registryServer": server,
     }
-    missing = [name for name, value in known.items() if value is None]
-    if missing:
-        raise KeyError(missing[0])
-    return Place.of(known)
 
 
-def _camel(name: str) -> str:
-    """`vault_uri` as an output is called: vaultUri."""
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
+def last(resource_id: str) -> str:
+    """The name at the end of an id."""
+    return resource_id.rpartition("/")[2]
+
+
+def group_id_of(resource_id: str) -> str:
+    """The id of the group that a resource is in."""
+    return resource_id.partition("/providers/")[0]

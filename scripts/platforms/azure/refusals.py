@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.errors import SlipwayError
+from scripts.platforms.azure.names import workspace_id
 from scripts.settings import Settings
 
 
@@ -164,6 +165,11 @@ KINDS: Sequence[Kind] = (
         "set LOCATION to where the group is, or another RESOURCE_GROUP",
     ),
     Kind(
+        r"Soft-deleted workspace exists",
+        lambda line, settings: "purge it: az rest --method delete --url "
+        f'"https://management.azure.com{workspace_id(settings)}?api-version=2024-10-01&forceToPurge=true"',
+    ),
+    Kind(
         r"StorageAccountAlreadyTaken|StorageAccountAlreadyExists|VaultAlreadyExists|AlreadyInUse"
         r"|already in use|RegistryNameUnavailable|NameUnavailable|DnsRecordInUse|is already taken",
         _name,
@@ -202,22 +208,20 @@ KINDS: Sequence[Kind] = (
 )
 
 
-def explain(arguments: Sequence[str], stderr: str, settings: Settings) -> AzureError:
-    """What az said on `stderr` when `arguments` failed."""
+def explain(what: str, stderr: str, settings: Settings) -> AzureError:
+    """What az said on `stderr` when `what`, a command or a resource, failed."""
     code, message = innermost(stderr)
     line = f"{code}: {message}" if code else message
     fits = (kind for kind in KINDS if re.search(kind.pattern, line, re.IGNORECASE | re.DOTALL))
     kind = next(fits, Kind("", exit_code=1))
     mend = kind.mend if isinstance(kind.mend, str) else kind.mend(line, settings)
-    command = " ".join(["az", *_words(arguments)])
-    # A name that is taken and a thing that is missing are the caller's to make sense of.
-    return AzureError(f"{command}: {line[:600]}", mend, code, kind, stderr)
+    return AzureError(f"{what}: {line[:600]}", mend, code, kind, stderr)
 
 
-def _words(arguments: Sequence[str]) -> Sequence[str]:
+def command(arguments: Sequence[str]) -> str:
     """The command without its options."""
     count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
-    return arguments[:count]
+    return " ".join(["az", *arguments[:count]])
 
 
 def innermost(text: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from scripts.platforms.base import Images, Infrastructure, Pipelines, Service, T
 from scripts.settings import Settings
 
 if TYPE_CHECKING:
+    from scripts.checks.finding import Check
     from scripts.verb import Context, Result
 
 
@@ -32,6 +33,12 @@ class LocalPlatform:
         self.root = root
         self.settings = settings
         self.has_engine = os.environ.get("SLIPWAY_ENGINE") == "docker"
+
+    @property
+    def checks(self) -> Sequence[Check]:
+        from scripts.checks import engine, release
+
+        return (engine.ports, release.registry, release.service)
 
     @property
     def infrastructure(self) -> Infrastructure:

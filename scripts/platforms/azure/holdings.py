@@ -1,0 +1,91 @@
+"""What is in the resource group, ours and not ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scripts.platforms.azure import names
+from scripts.platforms.azure.az import Az
+from scripts.platforms.azure.template import WORKSPACES
+from scripts.settings import Settings
+
+#: What Application Insights makes beside itself, without our tags.
+COMPANIONS = (
+    "microsoft.insights/actiongroups",
+    "microsoft.alertsmanagement/smartdetectoralertrules",
+)
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """The group (None: not there) and the resources in it, as Azure lists them."""
+
+    group: Mapping[str, Any] | None
+    resources: Sequence[Mapping[str, Any]]
+    workspace_name: str
+
+    @property
+    def made_by_us(self) -> bool:
+        """Whether `provision` made the group itself."""
+        return self.group is not None and names.TAG in (self.group.get("tags") or {})
+
+    @property
+    def ours(self) -> list[Mapping[str, Any]]:
+        return [item for item in self.resources if _is_ours(item)]
+
+    @property
+    def others(self) -> list[Mapping[str, Any]]:
+        return [item for item in self.resources if not _is_ours(item)]
+
+    @property
+    def workspace(self) -> Mapping[str, Any] | None:
+        """The workspace WORKSPACE_NAME, if it is in the group."""
+        return next(
+            (
+                item
+                for item in self.resources
+                if str(item["type"]).lower() == WORKSPACES.lower()
+                and str(item["name"]).lower() == self.workspace_name.lower()
+            ),
+            None,
+        )
+
+    @property
+    def has_existing_workspace(self) -> bool:
+        """Whether that workspace was there before us."""
+        return self.workspace is not None and not _is_ours(self.workspace)
+
+    def has(self, kind: str, name: str) -> bool:
+        """Whether a resource of that type and name is there."""
+        return any(
+            str(item["type"]).lower() == kind.lower() and str(item["name"]).lower() == name.lower()
+            for item in self.resources
+        )
+
+
+def _is_ours(item: Mapping[str, Any]) -> bool:
+    tagged = any(str(tag).startswith(names.TAG) for tag in item.get("tags") or {})
+    return tagged or str(item["type"]).lower() in COMPANIONS
+
+
+def look(settings: Settings, az: Az) -> Holdings:
+    """Ask Azure, with two calls, or one where there is no group."""
+    group = names.group(settings)
+    found = az.find(
+        "group", "show", "--name", group, doing=f"looking into the resource group {group}"
+    )
+    resources = az("resource", "list", "--resource-group", group) if found else []
+    return Holdings(found, resources or [], settings.WORKSPACE_NAME)
+
+
+def deleted_vault(settings: Settings, az: Az, name: str) -> Mapping[str, Any] | None:
+    """The soft-deleted vault of that name in this subscription, if there is one."""
+    listed = az("keyvault", "list-deleted", "--resource-type", "vault") or []
+    return next((item for item in listed if str(item["name"]).lower() == name.lower()), None)
+
+
+def shown(item: Mapping[str, Any]) -> str:
+    """A resource for people: its type's last word and its name."""
+    return f"{str(item['type']).rpartition('/')[2]} {item['name']}"
