@@ -1,0 +1,291 @@
+"""What `make doctor` asks of Azure; every problem with the command that mends it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from scripts.checks.finding import Finding, ok, problem
+from scripts.errors import SlipwayError, UsageError
+from scripts.platforms.azure import holdings, login, names, template
+from scripts.platforms.azure.az import Az
+from scripts.platforms.azure.holdings import Holdings
+from scripts.platforms.azure.names import Names
+from scripts.platforms.azure.place import place
+from scripts.settings import Settings
+
+#: The oldest az whose commands are as ours.
+OLDEST = (2, 60)
+ML_VERSION = "2025-06-01"
+#: az processes at a time: each takes a second or more of a core.
+TOGETHER = 3
+
+NEEDED: Mapping[str, Sequence[str]] = {
+    "Microsoft.MachineLearningServices": ("workspaces",),
+    "Microsoft.Storage": ("storageAccounts",),
+    "Microsoft.KeyVault": ("vaults",),
+    "Microsoft.Insights": ("components",),
+    "Microsoft.OperationalInsights": ("workspaces",),
+    "Microsoft.ContainerRegistry": ("registries",),
+    "Microsoft.ManagedIdentity": ("userAssignedIdentities",),
+}
+TARGETS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "aci": {"Microsoft.ContainerInstance": ("containerGroups",)},
+    "webapp": {"Microsoft.Web": ("sites", "serverFarms")},
+    "aks": {"Microsoft.ContainerService": ("managedClusters",)},
+}
+
+Ask = Callable[[], Sequence[Finding]]
+
+
+def findings(root: Path, settings: Settings, az: Az) -> Iterator[Finding]:
+    """Everything that a run needs of Azure; what depends on a login waits for it."""
+    yield from _version(az)
+    if settings.SUBSCRIPTION_ID is None:
+        yield problem("azure login", "SUBSCRIPTION_ID is not set", "set SUBSCRIPTION_ID in .env")
+        return
+    try:
+        az.sign_in()
+        az.token(template.ARM)
+    except SlipwayError as error:
+        yield problem("azure login", error.message, error.mend)
+        return
+    yield ok("azure login", login.who(settings))
+    try:
+        wanted = names.names(settings)
+    except UsageError as error:
+        yield problem("azure names", error.message, error.mend)
+        return
+    found = holdings.look(settings, az)
+    questions: list[tuple[str, Ask]] = [
+        ("azure providers", partial(_providers, settings, az)),
+        ("azure roles", partial(_rights, settings, az, found)),
+        ("azure sizes", partial(_sizes, settings, az)),
+        *_taken(settings, az, found, wanted),
+    ]
+    if not settings.ROLE_ASSIGNMENTS:
+        questions.append(("azure role assignments", partial(_assigned, root, settings, az, found)))
+    yield _provisioned(found, wanted)
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        asked = [(what, pool.submit(ask)) for what, ask in questions]
+        for what, answer in asked:
+            try:
+                yield from answer.result()
+            except SlipwayError as error:
+                yield problem(what, error.message, error.mend)
+
+
+def _version(az: Az) -> Iterator[Finding]:
+    mend = "install a later Azure CLI, or use RUNNER=venv, which installs it"
+    said = az.run(("version",))
+    found = re.search(r'"azure-cli": "(\d+)\.(\d+)[^"]*"', said)
+    if found is None:
+        yield problem("az", "does not tell its version", mend)
+    elif (int(found[1]), int(found[2])) < OLDEST:
+        yield problem("az", f"is {found[1]}.{found[2]}, {OLDEST[0]}.{OLDEST[1]} is needed", mend)
+    else:
+        yield ok("az", f"{found[1]}.{found[2]}")
+
+
+def _provisioned(found: Holdings, wanted: Names) -> Finding:
+    """What is there already."""
+    if found.group is None:
+        return Finding(
+            "note", "azure group", f"{wanted.group} is not there; `make provision` makes it"
+        )
+    missing = [
+        getattr(wanted, field)
+        for field, kind in template.MADE.items()
+        if not found.has(kind, getattr(wanted, field))
+    ]
+    if found.has_existing_workspace:
+        return ok("azure group", f"{wanted.group} has a workspace {wanted.workspace} of its own")
+    if missing:
+        text = f"{wanted.group} is there; `make provision` makes {', '.join(missing)}"
+        return Finding("note", "azure group", text)
+    return ok("azure group", f"{wanted.group} has all that provision makes")
+
+
+def needed(settings: Settings) -> Mapping[str, Sequence[str]]:
+    """The resource types by provider that a run will make."""
+    targets = {settings.DEPLOY_TARGET, *(("aci",) if settings.ACI_DEPLOYMENT_NAME else ())}
+    types: dict[str, Sequence[str]] = dict(NEEDED)
+    for target in sorted(targets):
+        types |= TARGETS[target]
+    return types
+
+
+def _providers(settings: Settings, az: Az) -> list[Finding]:
+    """Providers that are registered, and whether the region has their types."""
+    wanted = needed(settings)
+    fields = "{name: namespace, state: registrationState, types: resourceTypes[].{type: resourceType, where: locations}}"
+    listed = az(
+        "provider", "list", "--query", f"[?contains('{' '.join(wanted)}', namespace)].{fields}"
+    )
+    by_name = {str(item["name"]).lower(): item for item in listed}
+    told: list[Finding] = []
+    for name, types in wanted.items():
+        item = by_name.get(name.lower(), {"state": "NotRegistered", "types": []})
+        if item["state"] == "Registering":
+            text = f"{name} is being registered"
+            told.append(Finding("warning", "azure providers", text, "wait a minute"))
+        elif item["state"] != "Registered":
+            mend = f"az provider register --namespace {name} --wait"
+            told.append(problem("azure providers", f"{name} is not registered", mend))
+        for kind in item["types"]:
+            regions = {str(region).replace(" ", "").lower() for region in kind["where"] or ()}
+            ours = str(kind["type"]).lower() in {each.lower() for each in types}
+            if ours and regions and settings.LOCATION not in regions:
+                text = f"LOCATION={settings.LOCATION} has no {name}/{kind['type']}"
+                mend = f"set LOCATION to one of {', '.join(sorted(regions)[:8])}"
+                told.append(problem("azure region", text, mend))
+    return told or [
+        ok("azure providers", f"{len(wanted)} are registered, and {settings.LOCATION} has them")
+    ]
+
+
+def _rights(settings: Settings, az: Az, found: Holdings) -> list[Finding]:
+    """Whether the caller may do what provision does, where it does it."""
+    there = found.group is not None
+    scope = names.group_id(settings) if there else f"/subscriptions/{settings.SUBSCRIPTION_ID}"
+    url = f"{template.ARM}{scope.lstrip('/')}/providers/Microsoft.Authorization/permissions"
+    given = az("rest", "--method", "get", "--url", f"{url}?api-version=2022-04-01")["value"]
+    actions = {
+        "Microsoft.Resources/deployments/write": "Contributor",
+        f"{template.WORKSPACES}/write": "Contributor",
+        "Microsoft.Resources/subscriptions/resourceGroups/write": "Contributor",
+    }
+    if settings.ROLE_ASSIGNMENTS:
+        actions["Microsoft.Authorization/roleAssignments/write"] = (
+            "Role Based Access Control Administrator"
+        )
+    lacking = {role: action for action, role in actions.items() if not _allows(given, action)}
+    if not lacking:
+        return [ok("azure roles", f"enough on {'the group' if there else 'the subscription'}")]
+    who = template.operator(az).id
+    told = []
+    for role, action in lacking.items():
+        mend = f'an Owner runs: az role assignment create --assignee {who} --role "{role}" --scope {scope}'
+        if role != "Contributor":
+            mend += ", or set ROLE_ASSIGNMENTS=false"
+        told.append(problem("azure roles", f"you may not {action}", mend))
+    return told
+
+
+def _allows(permissions: Sequence[Mapping[str, Any]], action: str) -> bool:
+    """Whether one of the permissions has the action and does not take it away."""
+
+    def hit(patterns: Sequence[str]) -> bool:
+        return any(fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns or ())
+
+    return any(hit(each["actions"]) and not hit(each.get("notActions", ())) for each in permissions)
+
+
+def _sizes(settings: Settings, az: Az) -> list[Finding]:
+    """Whether Azure ML offers the cluster's machines in the region."""
+    size = settings.AML_COMPUTE_CLUSTER_CPU_SKU
+    provider = (
+        f"subscriptions/{settings.SUBSCRIPTION_ID}/providers/Microsoft.MachineLearningServices"
+    )
+    url = f"{template.ARM}{provider}/locations/{settings.LOCATION}/vmSizes?api-version={ML_VERSION}"
+    listed = az("rest", "--method", "get", "--url", url)["value"]
+    offered = {str(item["name"]).lower(): item for item in listed}
+    where = f"AML_COMPUTE_CLUSTER_CPU_SKU={size} in {settings.LOCATION}"
+    found = offered.get(size.lower())
+    if found is None:
+        near = sorted(str(item["name"]) for item in listed if not item.get("gpus"))
+        mend = f"set one of {', '.join(near[:6])}, or another LOCATION"
+        return [problem("azure sizes", f"{where} is not offered", mend)]
+    if settings.AML_CLUSTER_PRIORITY == "lowpriority" and not found.get("lowPriorityCapable", True):
+        text = f"{where} is not offered as low priority"
+        return [problem("azure sizes", text, "set AML_CLUSTER_PRIORITY=dedicated")]
+    return [ok("azure sizes", f"{where} is offered")]
+
+
+def _taken(settings: Settings, az: Az, found: Holdings, wanted: Names) -> Iterator[tuple[str, Ask]]:
+    """The questions about names that all of Azure shares, for what is not there yet."""
+    if found.has_existing_workspace:
+        return
+    command: tuple[str, ...]
+    if not found.has(template.STORAGE, wanted.storage):
+        command = ("storage", "account", "check-name", "--name", wanted.storage)
+        yield "azure names", partial(_free, az, "storage account", wanted.storage, command)
+    if not found.has(template.REGISTRIES, wanted.registry):
+        command = ("acr", "check-name", "--name", wanted.registry)
+        yield "azure names", partial(_free, az, "registry", wanted.registry, command)
+    if not found.has(template.VAULTS, wanted.vault):
+        yield "azure names", partial(_vault, settings, az, wanted.vault)
+    if not found.has(template.WORKSPACES, wanted.workspace):
+        yield "azure names", partial(_workspace, settings, az, wanted.workspace)
+
+
+def _free(az: Az, what: str, name: str, command: Sequence[str]) -> list[Finding]:
+    answer = az(*command)
+    if answer["nameAvailable"]:
+        return [ok("azure names", f"{what} {name} is free")]
+    why = answer.get("message") or answer.get("reason")
+    return [problem("azure names", f"{what} {name}: {why}", "set another BASE_NAME")]
+
+
+def _vault(settings: Settings, az: Az, name: str) -> list[Finding]:
+    """A vault's name may be held by one that was deleted: ours is recovered, another's is in the way."""
+    deleted = holdings.deleted_vault(settings, az, name)
+    if deleted is None:
+        return _free(az, "vault", name, ("keyvault", "check-name", "--name", name))
+    properties = deleted["properties"]
+    group = str(properties["vaultId"]).lower().partition("/providers/")[0]
+    if group == names.group_id(settings).lower() and properties["location"] == settings.LOCATION:
+        return [
+            Finding(
+                "note", "azure names", f"vault {name} was deleted; `make provision` recovers it"
+            )
+        ]
+    where = str(properties["location"])
+    if properties.get("purgeProtectionEnabled"):
+        mend = f"set another BASE_NAME, or wait until {str(properties['scheduledPurgeDate'])[:10]}"
+    else:
+        mend = f"az keyvault purge --name {name} --location {where}, or set another BASE_NAME"
+    text = f"vault {name} was deleted ({properties['vaultId']}, {where}) and still holds the name"
+    return [problem("azure names", text, mend)]
+
+
+def _workspace(settings: Settings, az: Az, name: str) -> list[Finding]:
+    """A soft-deleted workspace of the name, which the list of all workspaces shows too."""
+    url = f"{template.ARM}subscriptions/{settings.SUBSCRIPTION_ID}/providers/{template.WORKSPACES}"
+    listed = az("rest", "--method", "get", "--url", f"{url}?api-version=2024-10-01")["value"]
+    ours = names.workspace_id(settings)
+    for item in listed:
+        if str(item["id"]).lower() == ours.lower():
+            mend = f'az rest --method delete --url "{template.ARM.rstrip("/")}{ours}?api-version=2024-10-01&forceToPurge=true"'
+            text = f"workspace {name} was deleted and still holds the name"
+            return [problem("azure names", text, mend)]
+        if str(item["name"]).lower() == name.lower():
+            group = str(item["id"]).split("/")[4]
+            text = f"there is a workspace {name} in the group {group} too; RESOURCE_GROUP={group} would use it"
+            return [Finding("note", "azure names", text)]
+    return [ok("azure names", f"workspace {name} is free")]
+
+
+def _assigned(root: Path, settings: Settings, az: Az, found: Holdings) -> list[Finding]:
+    """Whether an Owner has run the commands that provision printed."""
+    from scripts.platforms.azure.provisioning import unassigned
+
+    try:
+        where = place(root, settings, az)
+    except UsageError:
+        return [Finding("note", "azure role assignments", "nothing is provisioned yet")]
+    who = template.operator(az)
+    existing = found.has_existing_workspace
+    wanted = list(template.assignments(root, where, who, existing=existing))
+    missing = unassigned(az, wanted)
+    if not missing:
+        return [ok("azure role assignments", f"all {len(wanted)} are made")]
+    return [
+        problem("azure role assignments", f"{item.role} is missing: {item.why}", item.line)
+        for item in missing
+    ]

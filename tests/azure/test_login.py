@@ -1,0 +1,236 @@
+"""`make login`, and the sign-in that every other verb does by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts.platforms.azure import login
+from scripts.settings import Settings
+from tests.azure.conftest import AzureClone
+from tests.azure.standin.directory import directory, encoded
+from tests.azure.standin.faults import Fault
+from tests.azure.standin.messages import Answer, Refused
+from tests.azure.standin.world import APP, SUBSCRIPTION, TENANT
+
+TOKEN_REQUEST = "POST https://login.microsoftonline.com/.*/oauth2/v2.0/token"
+
+
+def settings(**values: str) -> Settings:
+    given = {"PLATFORM": "azure", "SUBSCRIPTION_ID": SUBSCRIPTION, "TENANT_ID": TENANT, **values}
+    return Settings.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("values", "environ", "how"),
+    [
+        ({"SP_APP_ID": APP, "SP_APP_SECRET": "x"}, {}, "secret"),
+        ({"SP_APP_ID": APP}, {"ACTIONS_ID_TOKEN_REQUEST_URL": "https://x"}, "federated"),
+        ({}, {"AZURE_CLIENT_ID": APP, "AZURE_FEDERATED_TOKEN_FILE": "/t"}, "federated"),
+        ({}, {"servicePrincipalId": APP, "idToken": "t"}, "federated"),
+        # A job of GitHub's that may ask for a token, and nothing says as whom.
+        ({}, {"ACTIONS_ID_TOKEN_REQUEST_URL": "https://x"}, "device"),
+        ({}, {"IDENTITY_ENDPOINT": "http://localhost"}, "identity"),
+        ({}, {}, "device"),
+        ({"SIGN_IN": "identity", "SP_APP_ID": APP, "SP_APP_SECRET": "x"}, {}, "identity"),
+    ],
+)
+def test_how_to_sign_in(values: dict[str, str], environ: dict[str, str], how: str) -> None:
+    assert login.method(settings(**values), environ) == how
+
+
+@pytest.mark.parametrize(
+    ("account", "ours"),
+    [
+        ({}, True),
+        ({"id": "99999999-0000-4000-8000-000000000000"}, False),
+        ({"tenantId": "99999999-0000-4000-8000-000000000000"}, False),
+        ({"user": {"name": "someone else", "type": "servicePrincipal"}}, False),
+    ],
+)
+def test_az_profile_tells_who_is_signed_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, account: dict[str, object], ours: bool
+) -> None:
+    monkeypatch.setenv("AZURE_CONFIG_DIR", str(tmp_path))
+    wanted = settings(SP_APP_ID=APP, SP_APP_SECRET="x")
+    assert not login.cached(wanted)
+    user = {"name": APP, "type": "servicePrincipal"}
+    entry = {"id": SUBSCRIPTION, "tenantId": TENANT, "name": "ours", "user": user, **account}
+    (tmp_path / "azureProfile.json").write_text(json.dumps({"subscriptions": [entry]}), "utf-8-sig")
+    assert login.cached(wanted) == ours
+
+
+def seen_secrets(pid: int, secret: str) -> list[str]:
+    """Command lines, of all processes, that hold the secret."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if secret.encode() in file.read_bytes():
+                found.append(str(file))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.azure
+def test_a_service_principal_signs_in_once_and_its_secret_is_seen_nowhere(
+    azure_clone: AzureClone,
+) -> None:
+    standin, secret = azure_clone.standin, azure_clone.standin.world.app_secret
+    child = azure_clone.start("login", VERBOSE="1")
+    seen: list[str] = []
+    while child.poll() is None:
+        seen += seen_secrets(child.pid, secret)
+        time.sleep(0.01)
+    printed, _ = child.communicate()
+    assert child.returncode == 0, printed
+    assert seen == []
+    assert f"signed in: service principal {APP}, subscription Slipway's stand-in" in printed
+    assert "$ az login --service-principal --username" in printed
+    assert secret not in printed
+    mark = len(standin.world.calls)
+    again = azure_clone.run("login", VERBOSE="1")
+    assert "az login" not in again
+    assert [
+        call.line for call in standin.world.calls.since(mark) if "login.micro" in call.host
+    ] == []
+    for file in azure_clone.path.rglob("*"):
+        if file.is_file() and file.name != ".env":
+            assert secret.encode() not in file.read_bytes(), file
+
+
+@pytest.mark.azure
+def test_a_wrong_secret_is_two_lines_and_no_secret(azure_clone: AzureClone) -> None:
+    azure_clone.save(SP_APP_SECRET="not-the-secret-at-all")
+    printed = azure_clone.run("login", code=2)
+    assert "AADSTS7000215: Invalid client secret provided" in printed
+    assert "SP_APP_SECRET" in printed
+    assert "not-the-secret" not in printed
+    assert "Traceback" not in printed
+    azure_clone.save(SP_APP_SECRET=azure_clone.standin.world.app_secret)
+    assert "signed in" in azure_clone.run("login")
+
+
+@pytest.mark.azure
+def test_another_tenant_and_another_subscription_are_named(azure_clone: AzureClone) -> None:
+    other = "99999999-0000-4000-8000-000000000000"
+    azure_clone.save(SUBSCRIPTION_ID=other)
+    printed = azure_clone.run("login", code=2)
+    assert f"SUBSCRIPTION_ID={other} is not among the subscriptions of this account" in printed
+    assert SUBSCRIPTION in printed
+    azure_clone.save(SUBSCRIPTION_ID=SUBSCRIPTION, TENANT_ID=other)
+    assert "check TENANT_ID" in azure_clone.run("login", code=2)
+
+
+@pytest.mark.azure
+def test_a_ci_job_signs_in_with_its_own_token(azure_clone: AzureClone, tmp_path: Path) -> None:
+    world = azure_clone.standin.world
+    issuer, subject = (
+        "https://token.actions.githubusercontent.com",
+        "repo:us/it:ref:refs/heads/main",
+    )
+    app = directory(world).application(APP)
+    assert app is not None
+    azure_clone.settings.pop("SP_APP_SECRET")
+    azure_clone.save()
+    claims = {
+        "iss": issuer,
+        "sub": subject,
+        "aud": login.AUDIENCE,
+        "nbf": time.time() - 10,
+        "exp": time.time() + 600,
+    }
+    token = ".".join(encoded(json.dumps(part).encode()) for part in ({"alg": "RS256"}, claims, "s"))
+    file = tmp_path / "token"
+    file.write_text(token)
+    environ = {"AZURE_FEDERATED_TOKEN_FILE": str(file)}
+    printed = azure_clone.run("login", code=2, **environ)
+    assert "federated credential for this CI job's issuer and subject" in printed
+    app.federated.add((issuer, subject))
+    printed = azure_clone.run("login", VERBOSE="1", **environ)
+    assert "federated token of the CI job" in printed
+    assert token not in printed
+    assert f"service principal {APP}" in printed
+
+
+@pytest.mark.azure
+def test_a_machine_signs_in_as_itself(azure_clone: AzureClone) -> None:
+    world = azure_clone.standin.world
+    machine = directory(world).add_identity("vm", "/subscriptions/x/vm")
+    from tests.azure.standin.access import grant
+
+    grant(world, machine.object_id, "Contributor", f"/subscriptions/{SUBSCRIPTION}")
+    directory(world).machine = machine.object_id
+    azure_clone.save(SIGN_IN="identity")
+    azure_clone.settings.pop("SP_APP_ID")
+    azure_clone.save()
+    assert "signed in: managed identity" in azure_clone.run("login")
+
+
+@pytest.mark.azure
+def test_a_person_signs_in_with_a_code(azure_clone: AzureClone) -> None:
+    for name in ("SP_APP_ID", "SP_APP_SECRET"):
+        azure_clone.settings.pop(name)
+    azure_clone.save()
+    printed = azure_clone.run("what_if", code=2)
+    assert "nobody is signed in to Azure here" in printed
+    assert "run `make login`" in printed
+    printed = azure_clone.run("login")
+    assert "enter the code" in printed
+    assert "signed in: user someone@slipway.example" in printed
+
+
+@pytest.mark.azure
+def test_throttling_and_a_broken_line_are_waited_out(azure_clone: AzureClone) -> None:
+    faults = azure_clone.standin.world.faults
+    busy = Refused(429, "TooManyRequests", "Slow down.", headers={"Retry-After": "1"})
+    faults.add(Fault("GET https://management.azure.com/subscriptions", busy, times=2))
+    faults.add(Fault(TOKEN_REQUEST, Answer(503, {"error": "temporarily_unavailable"}), times=1))
+    assert "signed in" in azure_clone.run("login")
+
+
+@pytest.mark.azure
+def test_an_expired_login_is_renewed_by_itself(azure_clone: AzureClone) -> None:
+    azure_clone.run("login")
+    # What az keeps is no longer taken: another secret has been made for the application.
+    app = directory(azure_clone.standin.world).application(APP)
+    assert app is not None
+    app.secret = "the-new-secret-of-the-app"
+    azure_clone.save(SP_APP_SECRET=app.secret)
+    cache = azure_clone.home / ".azure" / "msal_token_cache.json"
+    cache.unlink()
+    printed = azure_clone.run("login")
+    assert "signing in to Azure (service principal)" in printed
+    assert "signed in" in printed
+
+
+@pytest.mark.azure
+def test_ctrl_c_ends_az_too(azure_clone: AzureClone) -> None:
+    azure_clone.standin.world.faults.add(Fault(TOKEN_REQUEST, delay=30))
+    child = azure_clone.start("login")
+    group = azure_clone.home
+
+    def running() -> list[int]:
+        found = []
+        for file in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if f"HOME={group}".encode() in file.read_bytes():
+                    found.append(int(file.parent.name))
+            except OSError:
+                continue
+        return found
+
+    deadline = time.monotonic() + 20
+    while len(running()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(running()) >= 2
+    time.sleep(1)
+    os.kill(child.pid, 2)
+    printed, _ = child.communicate(timeout=20)
+    assert child.returncode == 130, printed
+    assert "interrupted" in printed
+    assert running() == []
