@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from scripts.records import STAGES
+from scripts.records import PREPARING, STAGES
 from tests.records_schema import schemas, sections, validate, validate_folder
 from tests.scripts.standin import KILN
 
 
 def test_every_stage_has_a_schema_that_is_valid() -> None:
     found = schemas()
-    assert set(found) == {"record", "failed", "outcome", *STAGES}
+    assert set(found) == {"record", "failed", "outcome", *PREPARING, *STAGES}
     for schema in found.values():
         Draft202012Validator.check_schema(schema)
 
 
-@pytest.mark.parametrize("name", [*STAGES, "record", "failed", "outcome"])
+@pytest.mark.parametrize("name", [*PREPARING, *STAGES, "record", "failed", "outcome"])
 def test_every_field_is_told_in_a_sentence(name: str) -> None:
     text = sections()[name]
     told = re.findall(r"^- `(\w+)`: .+\.$", text, flags=re.MULTILINE)

@@ -61,7 +61,7 @@ def findings(root: Path, settings: Settings, az: Az) -> Iterator[Finding]:
     except UsageError as error:
         yield problem("azure names", error.message, error.mend)
         return
-    found = holdings.look(settings, az)
+    found = holdings.look(settings, az, quiet=True)
     questions: list[tuple[str, Ask]] = [
         ("azure providers", partial(_providers, settings, az)),
         ("azure roles", partial(_rights, settings, az, found)),

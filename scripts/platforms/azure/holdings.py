@@ -70,12 +70,11 @@ def _is_ours(item: Mapping[str, Any]) -> bool:
     return tagged or str(item["type"]).lower() in COMPANIONS
 
 
-def look(settings: Settings, az: Az) -> Holdings:
+def look(settings: Settings, az: Az, *, quiet: bool = False) -> Holdings:
     """Ask Azure, with two calls, or one where there is no group."""
     group = names.group(settings)
-    found = az.find(
-        "group", "show", "--name", group, doing=f"looking into the resource group {group}"
-    )
+    doing = None if quiet else f"looking into the resource group {group}"
+    found = az.find("group", "show", "--name", group, doing=doing)
     resources = az("resource", "list", "--resource-group", group) if found else []
     return Holdings(found, resources or [], settings.WORKSPACE_NAME)
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scripts.errors import SlipwayError
 from scripts.platforms.azure import changes, login, names, template
 from scripts.platforms.azure.az import Az
-from scripts.platforms.azure.place import DEPLOYMENT
+from scripts.platforms.azure.place import DEPLOYMENT, figures, remembered
 from scripts.platforms.azure.refusals import AzureError
 from scripts.settings import Settings
 
@@ -69,7 +70,16 @@ class AzureInfrastructure:
     def provision(self) -> Mapping[str, Any]:
         from scripts.platforms.azure.provisioning import Provisioning
 
-        return Provisioning(self.root, self.settings, self.az).make()
+        here = {
+            "subscription": self.settings.require("SUBSCRIPTION_ID"),
+            "group": names.group(self.settings),
+        }
+        before = remembered(self.root, self.settings)
+        try:
+            return Provisioning(self.root, self.settings, self.az).make()
+        except SlipwayError as error:
+            error.figures |= figures(before.fields() if before else here)
+            raise
 
     def destroy(self, confirmation: str | None) -> str:
         from scripts.platforms.azure.destruction import destroy

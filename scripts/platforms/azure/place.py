@@ -72,25 +72,30 @@ def remembered(root: Path, settings: Settings) -> Place | None:
     UsageError if that workspace is in another subscription or group: two of one name would share
     their records.
     """
-    record = Records(folder(root, settings)).find("provision")
-    if record is None:
-        return None
-    try:
-        place = Place.of(record)
-    except KeyError:
-        return None
+    records = Records(folder(root, settings))
+    # After a failure too it is known where that was; scripts.errors keeps such figures.
+    record = records.find("provision") or records.find_failed("provision") or {}
     wanted = {
-        "SUBSCRIPTION_ID": (settings.require("SUBSCRIPTION_ID"), place.subscription),
-        "RESOURCE_GROUP": (names.group(settings), place.group),
+        "SUBSCRIPTION_ID": (settings.require("SUBSCRIPTION_ID"), record.get("subscription")),
+        "RESOURCE_GROUP": (names.group(settings), record.get("group")),
     }
     for name, (now, then) in wanted.items():
-        if now.lower() != then.lower():
+        if then is not None and now.lower() != str(then).lower():
             raise UsageError(
                 f"{name}={now}, but the records of WORKSPACE_NAME={settings.WORKSPACE_NAME} in "
                 f"{folder(root, settings).relative_to(root)} are of {then}",
                 f"set {name}={then}, or another WORKSPACE_NAME, or forget those records: make clean",
+                figures=figures(record),
             )
-    return place
+    try:
+        return Place.of(record)
+    except KeyError:
+        return None
+
+
+def figures(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a failed record keeps of where it was."""
+    return {field.name: record[field.name] for field in fields(Place) if field.name in record}
 
 
 def place(root: Path, settings: Settings, az: Az) -> Place:

@@ -198,6 +198,17 @@ KINDS: Sequence[Kind] = (
         passing=True,
     ),
     Kind(
+        r"^(InvalidResourceType|InvalidResourceNamespace|NoRegisteredProviderFound)\b",
+        "this az, or arm/, asks for what Azure does not know: see `az version`",
+        exit_code=1,
+    ),
+    Kind(
+        r"PrincipalNotFound",
+        "a new identity is not known everywhere at once: run the same verb again in a minute",
+        exit_code=1,
+        passing=True,
+    ),
+    Kind(
         r"^(ResourceNotFound|ResourceGroupNotFound|NotFound|DeploymentNotFound|ParentResourceNotFound"
         r"|SecretNotFound|CertificateNotFound|ClusterNotFound|ComputeNotFound|VaultNotFound|SiteNotFound)"
         r"\b|\b404\b|was not found|could not be found|does not exist|Operation returned an invalid status 'Not Found'",
