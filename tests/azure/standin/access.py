@@ -30,6 +30,8 @@ VERSIONS = (
     "2020-10-01-preview",
     "2022-04-01",
 )
+#: Whoever began an operation may ask how it goes.
+OPERATIONS = {"operationresults", "operationstatuses", "operationstatus"}
 DEFINITIONS = (*VERSIONS, "2022-05-01-preview")
 RECORDED = "azure-cli role/tests/latest/recordings/test_role_assignment_e2e.yaml"
 
@@ -245,7 +247,11 @@ def action_of(method: str, path: str) -> tuple[str, str] | None:
     verb = {"GET": "read", "HEAD": "read", "DELETE": "delete", "PUT": "write", "PATCH": "write"}
     ends = verb.get(method, "action")
     parts = path.strip("/").split("/")
-    if len(parts) < 2 or parts[0].lower() != "subscriptions" or "operation" in path.lower():
+    if (
+        len(parts) < 2
+        or parts[0].lower() != "subscriptions"
+        or OPERATIONS & set(path.lower().split("/"))
+    ):
         return None
     subscription = "/".join(["", *parts[:2]])
     scope, _, rest = path.rpartition("/providers/")
@@ -259,6 +265,9 @@ def action_of(method: str, path: str) -> tuple[str, str] | None:
     if len(names) == 1 or names[1].lower() in ("register", "locations"):
         if len(names) == 2:
             return f"{names[0]}/register/action", subscription
+        if method == "POST":
+            # "/locations/westeurope/deletedVaults/name/purge" and the like.
+            return "/".join([names[0], *names[1::2], "action"]), subscription
         return "Microsoft.Resources/subscriptions/providers/read", subscription
     types, odd = names[1::2], len(names) % 2 == 0
     if method == "POST" and odd:

@@ -21,6 +21,7 @@ LOCK = "Microsoft.Authorization/locks"
 RECORDED = "azure-cli resource/tests/latest/recordings/test_resource_group.yaml"
 SUBSCRIPTIONS = ("2016-06-01", "2018-06-01", "2019-11-01", "2021-01-01", "2022-12-01")
 GROUPS = (
+    "2015-11-01",
     "2018-05-01",
     "2019-07-01",
     "2020-06-01",

@@ -394,12 +394,12 @@ def add(parts: Parts) -> None:
         return {"value": [each for key, each in world.resources.items() if key.startswith(prefix)]}
 
     @routes.add(ARM, "GET", f"{path}/operationStatuses/{{o}}", source=RECORDED, versions=GROUPS)
-    def status(world: World, request: Request, s: str, g: str, name: str, o: str) -> Json:
+    def status(world: World, request: Request, s: str, g: str, name: str, o: str) -> Answer:
         run = find(world, g, name)
         given: Json = {"status": run.status}
         if run.error is not None:
             given["error"] = run.error
-        return given
+        return Answer(200, given, {"Retry-After": "1"} if run.active else {})
 
     @routes.add(ARM, "GET", f"{path}/operations", source=RECORDED, versions=GROUPS)
     def steps(world: World, request: Request, s: str, g: str, name: str) -> Json:

@@ -76,7 +76,7 @@ def add(parts: Parts) -> None:
     )
     def status(
         world: World, request: Request, s: str, namespace: str, region: str, name: str
-    ) -> Json:
+    ) -> Answer:
         operation = _find(world, name)
         result = outcome(operation)
         given: Json = {"id": request.path, "name": name, "status": "Succeeded"}
@@ -86,7 +86,8 @@ def add(parts: Parts) -> None:
             given |= {"status": "Failed", **result.answer().body}
         elif result:
             given["properties"] = result
-        return given
+        # Without it clients wait half a minute.
+        return Answer(200, given, {"Retry-After": "1"} if result is None else {})
 
     @routes.add(ARM, "GET", "/subscriptions/{s}/operationresults/{name}", source=SOURCE)
     def result(world: World, request: Request, s: str, name: str) -> Answer:
