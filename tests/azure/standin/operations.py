@@ -5,6 +5,7 @@ Source: https://github.com/Azure/azure-resource-manager-rpc/blob/master/v1.0/asy
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -23,7 +24,17 @@ def begin(world: World, seconds: float, finish: Callable[[], Json]) -> Operation
     """An operation that is done after `seconds`; `finish` gives its result or raises Refused."""
     made = Operation(new_id(), time.monotonic() + seconds, finish)
     world.operations[made.id] = made
+    # It ends whether somebody asks or not.
+    timer = threading.Timer(seconds, _end, (world, made))
+    timer.daemon = True
+    timer.start()
+    world.closing.append(timer.cancel)
     return made
+
+
+def _end(world: World, operation: Operation) -> None:
+    with world.lock:
+        outcome(operation)
 
 
 def status_headers(operation: Operation, version: str, seconds: str = "1") -> Mapping[str, str]:

@@ -42,6 +42,7 @@ VERSIONS = (
     "2023-07-01",
     "2024-11-01",
     "2025-05-01",
+    "2026-02-01",
 )
 SPEC = "REST spec: Microsoft.KeyVault keyvault.json"
 SHAPE = {
@@ -282,6 +283,17 @@ def add(parts: Parts) -> None:
                 _shown(gone) for key, gone in sorted(world.deleted.items()) if key[:6] == "vault/"
             ]
         }
+
+    @routes.add(
+        ARM,
+        "GET",
+        "/subscriptions/{s}/providers/Microsoft.KeyVault/deletedManagedHSMs",
+        source=SPEC,
+        versions=VERSIONS,
+    )
+    def no_modules(world: World, request: Request, s: str) -> Json:
+        # az asks for these too when it lists deleted vaults.
+        return {"value": []}
 
     @routes.add(ARM, "GET", LOCATIONS, source=SPEC, versions=VERSIONS)
     def one(world: World, request: Request, s: str, region: str, name: str) -> Json:
