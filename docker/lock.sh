@@ -29,14 +29,14 @@ trap 'rm -f ./*.txt.new ../../benchmarks/locks/*.txt.new' EXIT
 
 peers='azureml mlflow bentoml mlserver'
 # shellcheck disable=SC2086 # names
-[ $# -gt 0 ] || set -- toolbox scoring-linear scoring scoring-sklearn uv az $peers
+[ $# -gt 0 ] || set -- toolbox scoring-linear scoring scoring-sklearn uv az checks $peers
 for name in "$@"; do
     case $name in
-        toolbox | az) compile "$name" ;;
+        toolbox | az | checks) compile "$name" ;;
         scoring-linear | scoring | scoring-sklearn | uv) compile "$name" --constraints toolbox.txt ;;
         azureml | mlflow | bentoml | mlserver) compile "../../benchmarks/locks/$name" ;;
         *)
-            echo "error: no such lock: $name (toolbox, scoring-linear, scoring, scoring-sklearn, uv, az, $(echo "$peers" | sed 's/ /, /g'))" >&2
+            echo "error: no such lock: $name (toolbox, scoring-linear, scoring, scoring-sklearn, uv, az, checks, $(echo "$peers" | sed 's/ /, /g'))" >&2
             exit 2
             ;;
     esac

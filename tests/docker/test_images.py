@@ -117,7 +117,7 @@ def test_the_dockerfile_is_written_for_the_oldest_frontend() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["toolbox", "scoring-linear", "scoring", "scoring-sklearn", "uv", "az"]
+    "name", ["toolbox", "scoring-linear", "scoring", "scoring-sklearn", "uv", "az", "checks"]
 )
 def test_locks_are_hashed_and_name_no_place(name: str) -> None:
     text = (ROOT / f"docker/locks/{name}.txt").read_text()
