@@ -39,23 +39,25 @@ class AzureTracking:
 
     def run(self, run_id: str) -> Any:
         """The SDK's run; UsageError if the workspace has none of that id."""
-        from azureml.core import Run
-
+        workspace = self.workspace
         with explained(f"run {run_id}"), silenced():
+            from azureml.core import Run
+
             try:
-                return Run.get(self.workspace, run_id)
+                return Run.get(workspace, run_id)
             except Exception as error:
                 if status_of(error) != 404:
                     raise
         raise UsageError(
-            f"workspace {self.workspace.name} has no run {run_id}", "run `make train FORCE=1`"
+            f"workspace {workspace.name} has no run {run_id}", "run `make train FORCE=1`"
         )
 
     def start_run(self, experiment: str, tags: Mapping[str, str]) -> str:
-        from azureml.core import Experiment
-
+        workspace = self.workspace
         with explained(f"experiment {experiment}"), silenced():
-            run = Experiment(self.workspace, experiment).start_logging(
+            from azureml.core import Experiment
+
+            run = Experiment(workspace, experiment).start_logging(
                 outputs=None, snapshot_directory=None
             )
             run.set_tags(dict(tags))
@@ -120,10 +122,11 @@ class AzureTracking:
         return ModelVersion(name, int(made.version), run_id, dict(tags)), True
 
     def versions(self, name: str) -> Sequence[ModelVersion]:
-        from azureml.core import Model
-
+        workspace = self.workspace
         with explained(f"model {name}"), silenced():
-            found = Model.list(self.workspace, name=name, expand=False)
+            from azureml.core import Model
+
+            found = Model.list(workspace, name=name, expand=False)
         versions = [
             ModelVersion(
                 name,

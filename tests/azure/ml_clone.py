@@ -1,0 +1,76 @@
+"""A clone whose workspace is there already: what `provision` would have left, without its minutes."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests import rooms
+from tests.azure.conftest import AzureClone, make_clone
+from tests.azure.ml_place import ACCOUNT, GROUP, STORAGE_ID, WORKSPACE, WS_ID, RG, make_place
+from tests.azure.standin.standin import StandIn
+from tests.azure.standin.world import SUBSCRIPTION, TENANT
+
+#: Runs are processes of this environment where containers are not asked for, so no image is pushed.
+IMAGES = '''
+class AzureImages:
+    engine = "none"
+
+    def __init__(self, root, settings, az):
+        pass
+
+    def push_toolbox(self):
+        return "kilncr.azurecr.io/slipway/toolbox@sha256:" + "5" * 64
+'''
+
+
+def make_ml_clone(root: Path, path: Path, standin: StandIn) -> AzureClone:
+    """A clone at `path`, signed in to nothing yet, on a workspace made in the stand-in."""
+    make_place(standin)
+    clone = make_clone(root, path, standin)
+    clone.save(RESOURCE_GROUP=GROUP, WORKSPACE_NAME=WORKSPACE)
+    (path / "scripts" / "platforms" / "azure" / "images.py").write_text(IMAGES)
+    vault = f"{RG}/providers/Microsoft.KeyVault/vaults/kiln-kv"
+    record = {
+        "verb": "provision",
+        "outcome": "done",
+        "subscription": SUBSCRIPTION,
+        "tenant": TENANT,
+        "group": GROUP,
+        "region": "westeurope",
+        "workspace": WORKSPACE,
+        "workspace_id": WS_ID,
+        "workspace_principal": str(uuid.uuid4()),
+        "registry": "kilncr",
+        "registry_id": f"{RG}/providers/Microsoft.ContainerRegistry/registries/kilncr",
+        "registry_server": "kilncr.azurecr.io",
+        "storage": ACCOUNT,
+        "storage_id": STORAGE_ID,
+        "vault": "kiln-kv",
+        "vault_id": vault,
+        "vault_uri": "https://kiln-kv.vault.azure.net/",
+        "insights_id": f"{RG}/providers/Microsoft.Insights/components/kiln-ai",
+        "identity_id": f"{RG}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/kiln",
+        "identity_principal": str(uuid.uuid4()),
+        "identity_client": str(uuid.uuid4()),
+    }
+    clone.folder.mkdir(parents=True)
+    (clone.folder / "provision.json").write_text(json.dumps(record))
+    return clone
+
+
+def worse_model(clone: AzureClone) -> None:
+    """From now on the estimator learns nothing but a constant near the mean."""
+    estimator = rooms.REGRESSOR_ESTIMATOR.replace('{"alpha": 1.0}', '{"alpha": 1e7}')
+    (clone.path / "model" / "estimator.py").write_text(estimator)
+
+
+def noisy_wood() -> Any:
+    """Trees again, of which more can be learned than a straight line through noise."""
+    frame = rooms.wood(rows=240, seed=11)
+    frame["volume"] = (frame["volume"] + np.sin(frame["girth"])).round(2)
+    return frame

@@ -1,0 +1,167 @@
+"""Runs and the registry on Azure ML, through azureml-core with az's login."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.azure.conftest import AzureClone
+from tests.azure.ml_clone import make_ml_clone
+from tests.azure.standin.faults import Fault
+from tests.azure.standin.messages import Answer, Refused
+from tests.azure.standin.standin import StandIn
+
+pytestmark = pytest.mark.azure
+
+BEGIN = """
+import json, sys
+from pathlib import Path
+from scripts.errors import SlipwayError
+from scripts.platforms import connect
+from scripts.settings import load_settings
+
+root = Path.cwd()
+tracking = connect(root, load_settings(root)).tracking
+"""
+RUN = """
+run_id = tracking.start_run("kiln", {"BuildId": "41"})
+tracking.log(run_id, parameters={"alpha": 0.5}, metrics={"holdout_mae": 1.25})
+folder = root / "made" / "deep"
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "model.pkl").write_bytes(b"a model")
+(folder.parent / "about.txt").write_text("about")
+tracking.log_folder(run_id, folder.parent, "model")
+tracking.finish_run(run_id, succeeded=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def clone(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, shared_standin: StandIn
+) -> AzureClone:
+    return make_ml_clone(root, tmp_path_factory.mktemp("tracking") / "clone", shared_standin)
+
+
+def start(clone: AzureClone, code: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", BEGIN + code],
+        cwd=clone.path,
+        env=clone.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(child: subprocess.Popen[str]) -> Any:
+    """What the process wrote as its last line, as JSON."""
+    out, err = child.communicate(timeout=300)
+    assert child.returncode == 0, out + err
+    return json.loads(out.splitlines()[-1])
+
+
+def do(clone: AzureClone, code: str) -> Any:
+    return ended(start(clone, code))
+
+
+def test_a_run_is_logged_registered_and_downloaded(clone: AzureClone) -> None:
+    found = do(
+        clone,
+        RUN
+        + """
+tags = {"run_id": run_id, "experiment_name": "kiln", "metrics": '{"mae": 1.25}'}
+version, made = tracking.register("kiln-model", run_id, tags)
+again, made_again = tracking.register("kiln-model", run_id, {"other": "tags"})
+path = tracking.download(run_id, "model")
+print(json.dumps({
+    "made": [made, made_again],
+    "versions": [version.version, again.version],
+    "listed": [[v.version, v.run_id, dict(v.tags)] for v in tracking.versions("kiln-model")],
+    "run": run_id,
+    "files": {str(p.relative_to(path)): p.read_text() for p in path.rglob("*") if p.is_file()},
+    "tags": tracking.run(run_id).get_tags(),
+    "metrics": tracking.run(run_id).get_metrics(),
+    "status": tracking.run(run_id).get_status(),
+}))
+""",
+    )
+    assert found["made"] == [True, False]
+    assert found["versions"] == [1, 1]
+    (listed,) = found["listed"]
+    assert listed[:2] == [1, found["run"]]
+    assert listed[2] == {
+        "run_id": found["run"],
+        "experiment_name": "kiln",
+        "metrics": '{"mae": 1.25}',
+    }
+    assert found["files"] == {"about.txt": "about", "deep/model.pkl": "a model"}
+    assert found["tags"]["BuildId"] == "41"
+    assert found["tags"]["alpha"] == "0.5"
+    assert found["metrics"] == {"holdout_mae": 1.25}
+    assert found["status"] == "Completed"
+
+
+def test_two_machines_that_register_at_once_make_one_version(clone: AzureClone) -> None:
+    run_id = do(clone, RUN + "print(json.dumps(run_id))")
+    register = f"""
+version, made = tracking.register("raced", {run_id!r}, {{"run_id": {run_id!r}}})
+print(json.dumps([version.version, made]))
+"""
+    children = [start(clone, register) for _ in range(3)]
+    found = [ended(child) for child in children]
+    assert [version for version, _ in found] == [1, 1, 1]
+    assert sorted(made for _, made in found) == [False, False, True]
+    listed = do(clone, "print(json.dumps([v.version for v in tracking.versions('raced')]))")
+    assert listed == [1]
+
+
+def test_a_download_that_breaks_leaves_nothing_half(clone: AzureClone) -> None:
+    run_id = do(clone, RUN + "print(json.dumps(run_id))")
+    faults = clone.standin.world.faults
+    faults.add(Fault(r"GET .*blob\.core\.windows\.net.*model\.pkl", Answer(403), times=50))
+    try:
+        said = do(
+            clone,
+            f"""
+try:
+    tracking.download({run_id!r}, "model")
+    print(json.dumps("it worked"))
+except SlipwayError as error:
+    print(json.dumps(error.message))
+""",
+        )
+    finally:
+        faults.clear()
+    assert said.startswith(f"run {run_id}: Azure ML says:")
+    kept = clone.folder / ".cache" / run_id
+    assert list(kept.iterdir()) == []
+    path = do(clone, f"print(json.dumps(str(tracking.download({run_id!r}, 'model'))))")
+    assert (Path(path) / "deep" / "model.pkl").read_bytes() == b"a model"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "message", "mend"),
+    [
+        (Refused(403, "AuthorizationFailed", "no rights here"), "no rights here", "role"),
+        (Refused(404, "ResourceNotFound", "no such workspace"), "Workspace not found", "provision"),
+    ],
+)
+def test_what_azure_refuses_is_a_line_with_its_mend(
+    clone: AzureClone, refusal: Refused, message: str, mend: str
+) -> None:
+    faults = clone.standin.world.faults
+    faults.add(Fault(r"GET https://management\.azure\.com/.*/workspaces/kiln-ws\?", refusal, 30))
+    try:
+        said = clone.run("data", code=2 if refusal.status == 404 else 1)
+    finally:
+        faults.clear()
+    (line,) = [line for line in said.splitlines() if line.startswith("error:")]
+    assert message in line
+    assert "mend:" in said
+    assert mend in said.split("mend:")[1]
+    assert "Traceback" not in said
