@@ -16,7 +16,7 @@ from tests.azure.standin.standin import StandIn
 from tests.azure.standin.world import SUBSCRIPTION, TENANT
 
 #: Runs are processes of this environment where containers are not asked for, so no image is pushed.
-IMAGES = '''
+IMAGES = """
 class AzureImages:
     engine = "none"
 
@@ -25,12 +25,13 @@ class AzureImages:
 
     def push_toolbox(self):
         return "kilncr.azurecr.io/slipway/toolbox@sha256:" + "5" * 64
-'''
+"""
 
 
 def make_ml_clone(root: Path, path: Path, standin: StandIn) -> AzureClone:
     """A clone at `path`, signed in to nothing yet, on a workspace made in the stand-in."""
     make_place(standin)
+    standin.world.resources[RG.lower()]["properties"] |= {"provisioningState": "Succeeded"}
     clone = make_clone(root, path, standin)
     clone.save(RESOURCE_GROUP=GROUP, WORKSPACE_NAME=WORKSPACE)
     (path / "scripts" / "platforms" / "azure" / "images.py").write_text(IMAGES)
@@ -74,3 +75,10 @@ def noisy_wood() -> Any:
     frame = rooms.wood(rows=240, seed=11)
     frame["volume"] = (frame["volume"] + np.sin(frame["girth"])).round(2)
     return frame
+
+
+def model_versions(clone: AzureClone, name: str = "wood") -> list[Any]:
+    """The versions of a model as the stand-in's registry has them, the oldest first."""
+    workspace = clone.standin.world.rooms["ml"].workspace(WS_ID)
+    found = [model for model in workspace.models.values() if model["name"] == name]
+    return sorted(found, key=lambda model: int(model["version"]))

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from scripts import console
 from scripts.errors import Refused, SlipwayError
@@ -100,7 +101,7 @@ class Job:
             settings = self._with_data(platform, context)
         call = dict(context.call)
         if self.options.params != NONE:
-            call["PARAMS"] = self.options.params
+            call["PARAMS"] = unquote(self.options.params)
         inner = Context(context.root, settings, context.records, call, platform)
         if self.stage == "train":
             self._know_data(inner)

@@ -1,7 +1,8 @@
 """Train, evaluate and register as a published pipeline of Azure ML.
 
 Each step is job.py on a node, so it is the code of the verb itself. The parameters are those of the
-reference: model_name, dataset_version, data_file_path, caller_run_id; and params, as PARAMS.
+reference: model_name, dataset_version, data_file_path, caller_run_id; and params, which is PARAMS with
+its blanks and quotes percent-encoded, as the command goes through a shell.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Training on the workspace's cluster: the very code of `make train`, in a run of Azure ML.
 
-What was submitted stands in `train.run.json` beside the records, with a hash of all that went into it:
+What was submitted stands in `.runs/train.json` beside the records, with a hash of all that went into it:
 a call with the same inputs goes on with that run, whatever interrupted the one before.
 """
 
@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 from scripts import console
 from scripts.dataset import data_path, file_sha256
@@ -141,14 +142,15 @@ class Cluster:
 def _arguments(data: DataVersion, params: str) -> list[str]:
     found = ["--dataset-name", data.name, "--dataset-version", str(data.version)]
     found += ["--checked", data.sha256]
-    return [*found, "--params", params] if params else found
+    # The command goes through a shell, where blanks and quotes would mean something.
+    return [*found, "--params", quote(params, safe="=")] if params else found
 
 
 class Marker:
-    """`train.run.json`: the run that was submitted last, and from what."""
+    """`.runs/train.json`: the run that was submitted last, and from what."""
 
     def __init__(self, records: Records) -> None:
-        self._path = records.folder / "train.run.json"
+        self._path = records.folder / ".runs" / "train.json"
 
     def read(self) -> dict[str, Any] | None:
         try:

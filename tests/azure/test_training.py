@@ -1,0 +1,181 @@
+"""`train`, `evaluate` and `register` on Azure: the run on the cluster, the gate, the registry."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import rooms
+from tests.azure.conftest import AzureClone
+from tests.azure.ml_clone import make_ml_clone, model_versions, worse_model
+from tests.azure.standin.standin import StandIn
+
+pytestmark = pytest.mark.azure
+
+
+@pytest.fixture(scope="module")
+def shared(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, shared_standin: StandIn
+) -> AzureClone:
+    return make_ml_clone(root, tmp_path_factory.mktemp("training") / "clone", shared_standin)
+
+
+@pytest.fixture
+def clone(shared: AzureClone) -> Iterator[AzureClone]:
+    """The module's clone, with the tests' own model room again."""
+    rooms.write_room(shared.path)
+    before = dict(shared.settings)
+    yield shared
+    shared.settings = before
+    shared.save()
+    shared.standin.world.faults.clear()
+
+
+def uploads(clone: AzureClone, mark: int) -> list[str]:
+    """The data files that were put into the datastore after the first `mark` calls."""
+    calls = clone.standin.world.calls.since(mark)
+    return [call.path for call in calls if call.method == "PUT" and "/slipway/data/" in call.path]
+
+
+def test_a_candidate_is_trained_judged_and_registered(clone: AzureClone) -> None:
+    mark = len(clone.standin.world.calls)
+    clone.run("data")
+    said = clone.run("train", BUILD_BUILDID="41", BUILD_URI="https://ci/41")
+    train = clone.records["train"]
+    # What it waits for is said, and the node's log comes line by line.
+    assert re.search(r"making cluster train-cluster: 0 to 4 nodes of STANDARD_DS2_V2", said)
+    assert re.search(r"submitting run wood_\w+ to cluster train-cluster", said)
+    assert re.search(r"\| +fitting on 94 rows", said)
+    assert train["outcome"] == "done"
+    assert train["build_id"] == "41"
+    assert train["parameters"] == {"alpha": 1.0}
+    assert train["data_sha256"] == clone.records["data"]["sha256"]
+    assert train["plots"]
+    for plot in train["plots"]:
+        assert (clone.path / plot).read_bytes()
+    assert len(set(uploads(clone, mark))) == 1
+    clone.run("evaluate")
+    assert clone.records["evaluate"]["decision"] == "first"
+    clone.run("register")
+    assert clone.records["register"]["version"] == 1
+    (version,) = model_versions(clone)
+    assert version["runId"] == train["run_id"]
+    tags = version["kvTags"]
+    assert tags["run_id"] == train["run_id"]
+    assert tags["experiment_name"] == "wood"
+    assert tags["BuildId"] == "41"
+    assert tags["BuildUri"] == "https://ci/41"
+    assert tags["data_sha256"] == train["data_sha256"]
+    assert tags["decision"] == "first"
+    assert '"mae"' in tags["metrics"]
+
+
+def test_the_better_replaces_the_champion_and_the_worse_is_kept_out(clone: AzureClone) -> None:
+    clone.run("data")
+    clone.run("train", PARAMS="alpha=2000")
+    clone.run("evaluate", CHAMPION="none")
+    clone.run("register", CHAMPION="none")
+    started = len(model_versions(clone))
+    mark = len(clone.standin.world.calls)
+
+    clone.run("train", PARAMS="alpha=0.5")
+    clone.run("evaluate")
+    clone.run("register")
+    better = clone.records["register"]
+    assert clone.records["evaluate"]["decision"] == "promoted"
+    assert better["version"] == started + 1
+    assert model_versions(clone)[-1]["kvTags"]["decision"] == "promoted"
+
+    worse_model(clone)
+    clone.run("train")
+    assert "kept" in clone.run("evaluate")
+    clone.run("register")
+    kept = clone.records["register"]
+    assert kept["outcome"] == "kept"
+    assert kept["version"] == better["version"]
+    assert len(model_versions(clone)) == started + 1
+    # The file was in the datastore already.
+    assert uploads(clone, mark) == []
+
+
+def test_a_mistake_in_the_model_room_is_told_as_at_home(clone: AzureClone) -> None:
+    clone.run("data")
+    said = clone.run("train", code=2, PARAMS="alpha=many")
+    assert "the estimator refuses alpha=many" in said
+    assert clone.records["train.failed"]["code"] == 2
+    estimator = "import os\nprint('last words', flush=True)\nos._exit(7)\n"
+    (clone.path / "model" / "estimator.py").write_text(estimator)
+    said = clone.run("train", code=1)
+    assert "| last words" in said
+    assert re.search(r"error: run wood_\w+ failed", said)
+    assert "Traceback" not in said
+
+
+def test_an_interrupted_call_goes_on_with_its_run(clone: AzureClone) -> None:
+    slow = rooms.REGRESSOR_ESTIMATOR.replace(
+        "def build_estimator(parameters):\n",
+        "def build_estimator(parameters):\n    import time; time.sleep(15)\n",
+    )
+    (clone.path / "model" / "estimator.py").write_text(slow)
+    clone.run("data")
+    child = clone.start("train")
+    assert child.stdout is not None
+    seen = ""
+    until = time.monotonic() + 120
+    while "fitting on" not in seen and time.monotonic() < until:
+        seen += child.stdout.readline()
+    child.send_signal(signal.SIGINT)
+    rest, _ = child.communicate(timeout=60)
+    (run_id,) = re.findall(r"submitting run (\S+) to", seen)
+    assert child.returncode == 130, rest
+    assert f"run {run_id} goes on without us" in rest
+    said = clone.run("train")
+    assert f"going on with run {run_id}" in said
+    assert "submitting" not in said
+    assert clone.records["train"]["run_id"] == run_id
+
+
+def test_a_cluster_is_scaled_but_its_nodes_never_change(clone: AzureClone) -> None:
+    clone.run("data")
+    clone.save(AML_CLUSTER_MAX_NODES="6")
+    assert "cluster train-cluster: from now on 0 to 6 nodes" in clone.run("train")
+    clone.save(AML_COMPUTE_CLUSTER_CPU_SKU="STANDARD_D3_V2")
+    said = clone.run("train", code=2, PARAMS="alpha=3")
+    assert "has nodes of STANDARD_DS2_V2" in said
+    assert "AML_COMPUTE_CLUSTER_NAME" in said.split("mend:")[1]
+
+
+def test_a_version_of_the_data_set_can_be_asked_for(clone: AzureClone) -> None:
+    clone.run("data")
+    clone.save(DATASET_VERSION="99")
+    said = clone.run("train", code=2, PARAMS="alpha=4")
+    assert "data set wood-data 99 does not exist" in said
+    clone.save(DATASET_VERSION="1")
+    clone.run("train", PARAMS="alpha=4")
+    rooms.wood(seed=3).to_csv(clone.path / "data" / "wood.csv", index=False)
+    clone.run("data")
+    said = clone.run("train", code=2, PARAMS="alpha=4")
+    assert "does not hold the file that DATA_PATH names" in said
+    clone.save(DATASET_VERSION="latest")
+    said = clone.run("train", PARAMS="alpha=4")
+    assert "data set wood-data 2" in said
+
+
+def secrets_in(text: str, clone: AzureClone) -> bool:
+    return clone.standin.world.app_secret in text
+
+
+def test_no_secret_travels_with_a_run(clone: AzureClone) -> None:
+    runs: dict[str, Any] = {}
+    for path in clone.standin.world.folder.rglob("*"):
+        if path.is_file() and path.stat().st_size < 5_000_000:
+            text = path.read_bytes().decode("utf-8", "replace")
+            if secrets_in(text, clone):
+                runs[str(path)] = text
+    assert not runs
