@@ -207,23 +207,39 @@ def parse(image: str) -> tuple[str, str, str]:
     return found[1], found[2], found[3] or found[4]
 
 
-def pull(world: World, image: str, identity: Principal | None) -> str:
-    """The id of an image in the engine, pulled as `identity`; PullFailed in an engine's words."""
+@dataclass(frozen=True)
+class Found:
+    """An image that may be pulled: its id, and where and by which token it comes."""
+
+    config: str
+    server: str = ""
+    source: str = ""
+    token: str = field(default="", repr=False)
+
+
+def look_up(world: World, image: str, identity: Principal | None) -> Found:
+    """An image as its registry has it for `identity`; PullFailed in an engine's words."""
     here = engine(world)
     server, repository, reference = parse(image)
     if image in here.offered:
-        return here.offered[image]
+        return Found(here.offered[image])
     if server not in world.backends:
         raise PullFailed(
             f'Get "https://{server}/v2/": dial tcp: lookup {server} on 168.63.129.16:53: no such host'
         )
     token = _token(world, server, repository, identity)
     manifest = _manifest(world, server, repository, reference, token)
-    config = str(manifest["config"]["digest"])
+    source = f"{repository}@{manifest['digest']}"
+    return Found(str(manifest["config"]["digest"]), server, source, token)
+
+
+def pull(world: World, image: str, identity: Principal | None) -> str:
+    """The id of an image in the engine, pulled as `identity`; PullFailed in an engine's words."""
+    found = look_up(world, image, identity)
     with _pulling:
-        if not _is_here(config):
-            _copy(world, server, f"{repository}@{manifest['digest']}", token, config)
-    return config
+        if found.source and not _is_here(found.config):
+            _copy(world, found.server, found.source, found.token, found.config)
+    return found.config
 
 
 def _token(world: World, server: str, repository: str, identity: Principal | None) -> str:

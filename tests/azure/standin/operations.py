@@ -32,6 +32,25 @@ def begin(world: World, seconds: float, finish: Callable[[], Json]) -> Operation
     return made
 
 
+def begin_open(world: World) -> Operation:
+    """An operation without a term: it is at work until `settle` ends it."""
+    made = Operation(new_id(), float("inf"), dict)
+    world.operations[made.id] = made
+    return made
+
+
+def settle(operation: Operation, failed: Refused | None) -> None:
+    """End an operation that has no term of its own, well or with what is refused."""
+
+    def finish() -> Json:
+        if failed is not None:
+            raise failed
+        return {}
+
+    operation.finish = finish
+    operation.ready = 0.0
+
+
 def _end(world: World, operation: Operation) -> None:
     with world.lock:
         outcome(operation)

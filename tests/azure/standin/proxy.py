@@ -81,6 +81,10 @@ class Handler(BaseHTTPRequestHandler):
         if not self.server.world.resolves(host.lower()):
             self.send_error(502, "There is no such host")
             return
+        machine = self.server.world.machines.get(host.lower())
+        if machine is not None:
+            self._join(machine.get(int(port)))
+            return
         backend = self.server.world.backend(host.lower())
         if backend is not None and not backend.tls and backend.prefix == "/":
             self.send_error(502, "Nothing listens on that port")
@@ -98,6 +102,25 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = False
         while not self.close_connection:
             self.handle_one_request()
+
+    def _join(self, address: tuple[str, int] | None) -> None:
+        """Let the client speak with a server of this machine, whatever they speak."""
+        self.close_connection = True
+        try:
+            if address is None:
+                raise ConnectionRefusedError
+            there = socket.create_connection(address, timeout=20)
+        except OSError:
+            self.send_error(502, "Nothing listens on that port")
+            return
+        there.settimeout(None)
+        self.send_response(200, "Connection Established")
+        self.end_headers()
+        with there:
+            back = threading.Thread(target=_pump, args=(there, self.connection), daemon=True)
+            back.start()
+            _pump(self.connection, there)
+            back.join()
 
     def finish(self) -> None:
         if self.backend_connection is not None:
@@ -135,6 +158,11 @@ class Handler(BaseHTTPRequestHandler):
                 wrong = fault.answer
                 self._send(request, wrong.answer() if isinstance(wrong, Refused) else wrong, began)
                 return
+        machine = world.machines.get(host)
+        if machine is not None:
+            address = machine.get(place.port or 80, ("", 0))
+            self._pass_on(request, body, Backend(address, tls=False), began)
+            return
         backend = world.backend(host)
         if backend is not None and request.path.startswith(backend.prefix):
             self._pass_on(request, body, backend, began)
@@ -234,6 +262,15 @@ class Handler(BaseHTTPRequestHandler):
         if name.startswith("do_"):
             return self._serve
         raise AttributeError(name)
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    """Pass on what comes until it ends, and its end."""
+    with suppress(OSError):
+        while part := source.recv(CHUNK):
+            target.sendall(part)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
 
 
 class Proxy(ThreadingHTTPServer):

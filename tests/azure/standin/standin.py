@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.azure.standin import (
     access,
+    aci,
     arm,
     containers,
     deployments,
@@ -60,6 +61,7 @@ MODULES: Sequence[Callable[[Parts], None]] = (
     arm.add,
     providers.add,
     registry.add,
+    aci.add,
     registry_tokens.add,
     registry_data.add,
     ml.add,

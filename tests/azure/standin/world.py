@@ -67,6 +67,9 @@ class World:
     backends: dict[str, Backend] = field(default_factory=dict)
     #: Asked for the backend of a host that has none yet.
     finders: list[Callable[[str], Backend | None]] = field(default_factory=list)
+    #: Hosts that are machines of a user's: where each of their open ports really is. What comes to a
+    #: port is passed on as it is; a tunnel may hold TLS that the server there ends itself.
+    machines: dict[str, dict[int, tuple[str, int]]] = field(default_factory=dict)
     operations: dict[str, Operation] = field(default_factory=dict)
     #: Secrets of resources (keys, passwords) by (resource id in lower case, name).
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -97,7 +100,7 @@ class World:
 
     def resolves(self, host: str) -> bool:
         """Whether a host has an address; only the domains that a module keeps can lack one."""
-        if self.backend(host) is not None:
+        if host in self.machines or self.backend(host) is not None:
             return True
         known = self.domains.get(host.partition(".")[2])
         return known is None or known(host)
