@@ -20,13 +20,13 @@ from tests.scripts.deploy.releases import ROOT
 LOCAL = "scripts.platforms.local"
 PROCESS = [
     f"{LOCAL}.control:Control.ask+",  # the first question, before anything happened
-    f"{LOCAL}.starting:prove_start",
-    f"{LOCAL}.starting:prove_start+",
+    "scripts.platforms.starting:prove_start",
+    "scripts.platforms.starting:prove_start+",
 ]
-CONTAINER = [f"{LOCAL}.starting:prove_start", f"{LOCAL}.front:Front.serve+"]
+CONTAINER = ["scripts.platforms.starting:prove_start", f"{LOCAL}.front:Front.serve+"]
 CONTAINER_SLOW = [
     f"{LOCAL}.containers:ContainerService._create+",
-    f"{LOCAL}.starting:prove_start+",
+    "scripts.platforms.starting:prove_start+",
     f"{LOCAL}.front:Front.serve",
     f"{LOCAL}.front:Front.drain+",
     f"{LOCAL}.containers:ContainerService._prune",
@@ -78,7 +78,7 @@ def test_a_killed_deployer_costs_no_request(
     wait_until(lambda: len(bench.running()) == 1)
 
 
-@pytest.mark.parametrize("point", [f"{LOCAL}.starting:prove_start"])
+@pytest.mark.parametrize("point", ["scripts.platforms.starting:prove_start"])
 def test_a_killed_first_deployer_leaves_nothing_in_the_way(bench: Bench, point: str) -> None:
     deploy_and_die(bench, "v1", point)
     assert bench.serving == []
