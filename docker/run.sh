@@ -16,6 +16,12 @@ readonly PASSED='PARAMS FORCE MODEL_VERSION CONFIRM UPGRADE VERBOSE INPUT OUTPUT
     PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST UV_DEFAULT_INDEX UV_INDEX UV_INDEX_URL
     UV_EXTRA_INDEX_URL UV_INSECURE_HOST'
 
+# What a CI job or a machine of Azure's has to sign in with, for PLATFORM=azure only.
+readonly SIGN_IN_WITH='AZURE_CLIENT_ID AZURE_TENANT_ID AZURE_FEDERATED_TOKEN_FILE servicePrincipalId
+    idToken ACTIONS_ID_TOKEN_REQUEST_URL ACTIONS_ID_TOKEN_REQUEST_TOKEN SYSTEM_OIDCREQUESTURI
+    SYSTEM_ACCESSTOKEN AZURESUBSCRIPTION_SERVICE_CONNECTION_ID IDENTITY_ENDPOINT IDENTITY_HEADER
+    IMDS_ENDPOINT MSI_ENDPOINT'
+
 # A field of docker's --mount, which reads CSV.
 field() { printf '"%s"' "$(printf %s "$1" | sed 's/"/""/g')"; }
 
@@ -94,6 +100,8 @@ verb_of() {
 needs_engine() {
     case $1 in
         image | deploy | rollback | down | logs | status | smoke | load | doctor | distclean) ;;
+        # The toolbox's image goes to where the training runs.
+        train | publish_pipeline) [ "$PLATFORM" = azure ] ;;
         pytest | bash | sh) ;;
         *) return 1 ;;
     esac
@@ -207,7 +215,13 @@ in_container() {
     else
         set -- --mount "type=volume,source=slipway-$id-azure,target=/home/azure,volume-label=slipway.clone=$id" "$@"
     fi
-    for key in $PASSED $(sed -n 's/^\([A-Z][A-Z0-9_]*\)=.*/\1/p' "$ROOT/.env.example"); do
+    passed=$PASSED
+    if [ "$PLATFORM" = azure ]; then
+        passed="$passed $SIGN_IN_WITH"
+        token=${AZURE_FEDERATED_TOKEN_FILE:-}
+        [ ! -f "$token" ] || set -- --mount "type=bind,$(field "source=$token"),$(field "target=$token"),readonly" "$@"
+    fi
+    for key in $passed $(sed -n 's/^\([A-Z][A-Z0-9_]*\)=.*/\1/p' "$ROOT/.env.example"); do
         set -- -e "$key" "$@"
     done
     set -- --rm --init --name "$container" --network "$network" --platform linux/amd64 \
