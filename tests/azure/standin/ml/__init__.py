@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tests.azure.standin.ml import (
     artifacts,
     compute,
+    datasets,
     datastores,
     discovery,
     environments,
@@ -29,6 +30,7 @@ MODULES = (
     artifacts,
     models,
     datastores,
+    datasets,
     secrets,
     compute,
     environments,
