@@ -15,6 +15,7 @@ from tests.azure.standin.ml import (
     history,
     metrics,
     models,
+    pipelines,
     secrets,
     snapshots,
 )
@@ -36,6 +37,7 @@ MODULES = (
     environments,
     snapshots,
     execution,
+    pipelines,
 )
 
 

@@ -83,7 +83,7 @@ def _hear(workspace: Workspace, run: Json, event: Json) -> None:
             *(run["warnings"] or []),
             {"source": data.get("Source"), "message": data.get("Message")},
         ]
-    elif kind == "Canceled" or (kind == "CancelRequested" and run["runId"] in workspace.stoppers):
+    elif kind in ("Canceled", "CancelRequested"):
         runs.cancel(workspace, run["runId"])
     elif kind in runs.EVENTS:
         runs.move(workspace, run, runs.EVENTS[kind])

@@ -25,6 +25,8 @@ KEPT = ("outputs", "logs")
 FAILS, CANCELLED, PREEMPTED = "a run fails", "a run is cancelled", "node preempted"
 #: Seconds that a run takes to be prepared on its node.
 PREPARATION = 0.2
+#: Seconds between a cancellation and the end of what it cancels.
+STOPS_AFTER = 0.5
 
 
 @dataclass
@@ -38,6 +40,9 @@ class Order:
     fields: Json = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
     ended: Callable[[str], None] = lambda status: None
+    #: Called with the working directory before the command begins, and once it has succeeded.
+    prepare: Callable[[Path], None] = lambda folder: None
+    collect: Callable[[Path], None] = lambda folder: None
 
 
 def declare(world: World) -> None:
@@ -125,10 +130,14 @@ class Job(threading.Thread):
 
     @property
     def over(self) -> bool:
-        """Whether somebody has ended the run."""
-        return self.run_["status"] in runs.ENDED
+        """Whether somebody has ended the run, or wants to."""
+        return self.run_["status"] in (*runs.ENDED, "CancelRequested")
 
     def stop(self) -> None:
+        """End what executes: soon, for it may be the command itself that asked for it."""
+        threading.Timer(STOPS_AFTER, self._kill).start()
+
+    def _kill(self) -> None:
         if self._process is not None:
             self._process.kill()
 
@@ -151,6 +160,8 @@ class Job(threading.Thread):
             self._fail("The stand-in is broken", "StandInIsBroken")
         with self.world.lock:
             self.workspace.stoppers.pop(self.order.run_id, None)
+            if self.run_["status"] == "CancelRequested":
+                runs.move(self.workspace, self.run_, "Canceled")
         self.order.ended(str(self.run_["status"]))
 
     def _fail(self, message: str, code: str = "UserError") -> None:
@@ -177,13 +188,14 @@ class Job(threading.Thread):
         time.sleep(PREPARATION)
         for folder in KEPT:
             (code / folder).mkdir(exist_ok=True)
+        self.order.prepare(code)
         work = Work(self.order.run_id, self._command, code, self.log, self._variables())
         if self.world.docker and self._image:
             started = start_container(self.workspace, self._image, work)
         else:
             started = start_process(self.world, work)
         self._process = started
-        if not self._move("Running"):
+        if self.over or not self._move("Running"):
             started.kill()
         preempted = self._watch(started)
         code_left = started.wait(20)
@@ -235,6 +247,7 @@ class Job(threading.Thread):
             )
         else:
             self._move("Finalizing")
+            self.order.collect(self.place / "wd")
             self._move("Completed")
 
     def _last_words(self) -> str:

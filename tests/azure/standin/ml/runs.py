@@ -15,8 +15,6 @@ EVENTS = {
     "Queued": "Queued",
     "Failed": "Failed",
     "Completed": "Completed",
-    "Canceled": "Canceled",
-    "CancelRequested": "CancelRequested",
 }
 #: Fields a PATCH may set (azureml-core _restclient/models/create_run_dto.py).
 SETTABLE = {
@@ -147,7 +145,7 @@ def change(workspace: Workspace, run: Json, fields: Json) -> None:
 
 def move(workspace: Workspace, run: Json, status: str) -> bool:
     """Let a run enter a state; False if it has ended and stays as it is."""
-    if run["status"] in ENDED:
+    if run["status"] in ENDED or (run["status"] == "CancelRequested" and status not in ENDED):
         return False
     run["status"] = status
     if status == "Running" and run["startTimeUtc"] is None:
@@ -159,13 +157,14 @@ def move(workspace: Workspace, run: Json, status: str) -> bool:
 
 
 def cancel(workspace: Workspace, run_id: str) -> None:
-    """End a run and all below it as Canceled, and stop what executes them."""
+    """Cancel a run and all below it. What executes is stopped and then ends as Canceled."""
     run = find(workspace, run_id)
     for child in children(workspace, run_id):
         cancel(workspace, child["runId"])
-    moved = move(workspace, run, "Canceled")
-    stop = workspace.stoppers.pop(run_id, None)
-    if moved and stop is not None:
+    stop = workspace.stoppers.get(run_id)
+    if stop is None:
+        move(workspace, run, "Canceled")
+    elif run["status"] != "CancelRequested" and move(workspace, run, "CancelRequested"):
         stop()
 
 

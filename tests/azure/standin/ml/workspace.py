@@ -86,10 +86,12 @@ class Plane:
         parts.world.faults.declare(SLOW, "run history answers two seconds late")
 
     def _stop(self) -> None:
-        """End what still executes."""
-        for workspace in self._kept.values():
-            for stop in list(workspace.stoppers.values()):
-                stop()
+        """End what still executes, and wait a moment for it."""
+        at_work = [stop for kept in self._kept.values() for stop in list(kept.stoppers.values())]
+        for stop in at_work:
+            stop()
+        if at_work:
+            time.sleep(1)
 
     def workspace(self, workspace_id: str) -> Workspace:
         """The data plane of the ARM resource; Refused as the service does if that is gone."""
