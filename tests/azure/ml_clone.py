@@ -11,7 +11,7 @@ import numpy as np
 
 from tests import rooms
 from tests.azure.conftest import AzureClone, make_clone
-from tests.azure.ml_place import ACCOUNT, GROUP, STORAGE_ID, WORKSPACE, WS_ID, RG, make_place
+from tests.azure.ml_place import ACCOUNT, GROUP, RG, STORAGE_ID, WORKSPACE, WS_ID, make_place
 from tests.azure.standin.standin import StandIn
 from tests.azure.standin.world import SUBSCRIPTION, TENANT
 

@@ -214,6 +214,8 @@ def _put(world: World, target: ResourceId, body: Json, before: Json | None) -> J
         "softDeleteRetentionInDays": had.get("softDeleteRetentionInDays", 90),
         "publicNetworkAccess": "Enabled",
         **({"enablePurgeProtection": True} if had.get("enablePurgeProtection") else {}),
+        # What is recovered is as it was.
+        **(had if gone is not None else {}),
         **asked,
         "vaultUri": f"https://{target.name.lower()}.vault.azure.net/",
         "provisioningState": "Succeeded",
