@@ -17,6 +17,7 @@ run = Run.get_context()
 print("training", sys.argv[2], flush=True)
 run.parent.tag("trained", run.id)
 run.log("mse", 1.5)
+run.flush()
 os.makedirs(sys.argv[4], exist_ok=True)
 open(os.path.join(sys.argv[4], "model.txt"), "w").write("model " + sys.argv[2] + os.environ["AML_PARAMETER_model_name"])
 if sys.argv[2] == "bad":

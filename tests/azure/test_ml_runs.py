@@ -114,6 +114,7 @@ from azureml.core import Run
 run = Run.get_context()
 print("hello from", run.id, flush=True)
 run.log("mse", 2.5)
+run.flush()
 run.tag("lineage", "abc")
 os.makedirs("outputs/model", exist_ok=True)
 open("outputs/model/weights.txt", "w").write("weights of " + os.environ["MODEL_NAME"])
