@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tests.azure.standin import operations, resources
 from tests.azure.standin.access import caller, roles
 from tests.azure.standin.messages import Answer, Json, Refused, Request
-from tests.azure.standin.resources import ResourceTypes, of_type
+from tests.azure.standin.resources import ResourceId, ResourceType, ResourceTypes, of_type
 from tests.azure.standin.routes import ARM
 from tests.azure.standin.shapes import SERVER, TAGS, TEXT, Optional, check_shape
 from tests.azure.standin.world import REGIONS, SUBSCRIPTION, TENANT, World
@@ -91,6 +91,8 @@ def check_region(text: object, kind: str) -> str:
 def check_locks(world: World, scope: str) -> None:
     """Refused (409) if a lock on the scope, above or below it forbids deleting it."""
     for lock in of_type(world, LOCK):
+        if str(lock["id"]).lower() == scope.lower():
+            continue
         where = lock["id"].rpartition("/providers/")[0].lower()
         wanted = scope.lower()
         if wanted == where or wanted.startswith(where + "/") or where.startswith(wanted + "/"):
@@ -100,6 +102,23 @@ def check_locks(world: World, scope: str) -> None:
                 f"The scope '{scope}' cannot perform delete operation because following scope(s) are "
                 f"locked: '{lock['id'].rpartition('/providers/')[0]}'. Please remove the lock and try again.",
             )
+
+
+def _check_lock(world: World, target: ResourceId, body: Json) -> None:
+    check_shape(
+        body,
+        {
+            "id": SERVER,
+            "name": SERVER,
+            "type": SERVER,
+            "properties": {
+                "level": {"CanNotDelete", "ReadOnly"},
+                "notes": Optional(TEXT),
+                "owners": SERVER,
+            },
+        },
+        LOCK,
+    )
 
 
 def delete_group(world: World, types: ResourceTypes, name: str) -> Json:
@@ -168,8 +187,11 @@ def deprovisioning(name: str) -> Refused:
 
 
 def add(parts: Parts) -> None:
-    """Routes of tenants, subscriptions and groups."""
+    """Routes of tenants, subscriptions and groups; locks."""
     routes, types = parts.routes, parts.types
+    versions = ("2016-09-01", "2017-04-01", "2020-05-01")
+    source = "REST spec: Microsoft.Authorization locks.json"
+    types.add(ResourceType(LOCK, versions, source, check=_check_lock))
 
     @routes.add(ARM, "GET", "/tenants", source="azure-cli profile", versions=SUBSCRIPTIONS)
     def tenants(world: World, request: Request) -> Json:

@@ -401,6 +401,9 @@ def add(parts: Parts) -> None:
             given["error"] = run.error
         return Answer(200, given, {"Retry-After": "1"} if run.active else {})
 
+    short = "/subscriptions/{s}/resourcegroups/{g}/deployments/{name}/operations"
+
+    @routes.add(ARM, "GET", short, source=RECORDED, versions=GROUPS)
     @routes.add(ARM, "GET", f"{path}/operations", source=RECORDED, versions=GROUPS)
     def steps(world: World, request: Request, s: str, g: str, name: str) -> Json:
         return {"value": find(world, g, name).steps}

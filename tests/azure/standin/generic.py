@@ -24,7 +24,7 @@ from tests.azure.standin.arm import (
 from tests.azure.standin.messages import Answer, Json, Refused, Request
 from tests.azure.standin.providers import check_registered
 from tests.azure.standin.resources import ResourceId, ResourceType, ResourceTypes, of_type
-from tests.azure.standin.routes import ARM
+from tests.azure.standin.routes import ARM, unknown_version
 from tests.azure.standin.world import SUBSCRIPTION, World
 
 if TYPE_CHECKING:
@@ -214,6 +214,8 @@ def add(parts: Parts) -> None:
 
     def dispatch(world: World, request: Request, **names: str) -> Answer:
         path = request.path.rstrip("/")
+        if not request.api_version:
+            raise unknown_version(path, "", ())
         parts_of = path.rpartition("/providers/")[2].split("/")
         if len(parts_of) % 2 == 0:
             return _list(world, request, path)

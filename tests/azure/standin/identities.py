@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.azure.standin.standin import Parts
 
 IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities"
-VERSIONS = ("2018-11-30", "2023-01-31", "2024-11-30")
+VERSIONS = ("2018-11-30", "2023-01-31", "2024-11-30", "2025-05-31-preview")
 SPEC = "REST spec: Microsoft.ManagedIdentity ManagedIdentity.json"
 #: The shape of a resource's `identity`.
 BLOCK = {

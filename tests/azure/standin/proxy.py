@@ -127,6 +127,10 @@ class Handler(BaseHTTPRequestHandler):
             self.backend_connection.close()
         with suppress(OSError, ValueError):
             super().finish()
+        if self.tunnel is not None:
+            # The server closes the socket it knows, which TLS has taken over.
+            with suppress(OSError):
+                self.connection.close()
 
     def _serve(self) -> None:
         began = time.monotonic()
