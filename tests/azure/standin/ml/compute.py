@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.azure.standin import resources
+from tests.azure.standin import identities, resources
 from tests.azure.standin.messages import Json, Refused, Request
 from tests.azure.standin.ml.workspace import HOST, TYPE, WS, Plane, Workspace, stamp
 from tests.azure.standin.resources import ResourceId, ResourceType, of_type
@@ -101,7 +101,7 @@ def _check(world: World, target: ResourceId, body: Json) -> None:
         {
             "location": Optional(TEXT),
             "tags": TAGS,
-            "identity": Optional(ANY),
+            "identity": Optional(identities.BLOCK),
             "sku": Optional(ANY),
             "id": SERVER,
             "name": SERVER,
@@ -202,7 +202,10 @@ def _put(world: World, target: ResourceId, body: Json, before: Json | None) -> J
         inner = _attached(world, properties)
     else:
         inner, extra = _cluster(world, target, properties["properties"], common, before)
-    shown = {key: body[key] for key in ("identity", "sku") if body.get(key)}
+    shown = {"sku": body["sku"]} if body.get("sku") else {}
+    identity = identities.given(world, target, body.get("identity"))
+    if identity:
+        shown["identity"] = identity
     return {
         "location": body.get("location") or parent["location"],
         "tags": body.get("tags") or {},

@@ -191,7 +191,7 @@ class Job(threading.Thread):
         self.order.prepare(code)
         work = Work(self.order.run_id, self._command, code, self.log, self._variables())
         if self.world.docker and self._image:
-            started = start_container(self.workspace, self._image, work)
+            started = start_container(self.workspace, str(self.run_["target"]), self._image, work)
         else:
             started = start_process(self.world, work)
         self._process = started

@@ -90,25 +90,27 @@ def start_process(world: World, work: Work) -> Started:
     return Started(process, kill)
 
 
-def puller(workspace: Workspace) -> Principal:
-    """Who pulls the images of a workspace's runs.
+def puller(workspace: Workspace, cluster: str) -> Principal:
+    """Who pulls a run's image: the cluster's identity, else the workspace's.
 
-    A system-assigned identity is given its role with the workspace; one of the user's own is not.
+    The workspace's system-assigned one is given its roles with the workspace; others need AcrPull.
     """
     world = workspace.world
-    resource = world.resources[workspace.id.lower()]
-    identities = (resource.get("identity") or {}).get("userAssignedIdentities") or {}
     people = directory(world).principals
-    for identity in identities.values():
-        if identity.get("principalId") in people:
-            return people[identity["principalId"]]
+    for key in (f"{workspace.id}/computes/{cluster}", workspace.id):
+        block = world.resources.get(key.lower(), {}).get("identity") or {}
+        for identity in (block.get("userAssignedIdentities") or {}).values():
+            if identity.get("principalId") in people:
+                return people[identity["principalId"]]
+        if key != workspace.id and block.get("principalId") in people:
+            return people[block["principalId"]]
     return people[APP_OBJECT]
 
 
-def start_container(workspace: Workspace, image: str, work: Work) -> Started:
+def start_container(workspace: Workspace, cluster: str, image: str, work: Work) -> Started:
     """Start the command in a container of the image; containers.PullFailed if that does not come."""
     world = workspace.world
-    local = pull(world, image, puller(workspace))
+    local = pull(world, image, puller(workspace, cluster))
     place = CODE.format(run=work.run_id)
     variables = {**_standin(world, CA), "HOME": "/tmp", **work.variables}
     name = f"slipway-run-{world.port}-{work.run_id}"[-120:].lstrip("-_.")
