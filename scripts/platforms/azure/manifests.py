@@ -6,6 +6,7 @@ becomes that value with its type, and one that holds `${NAME}` the text.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -63,7 +64,8 @@ def render(folder: Path, wanted: Wanted) -> list[Manifest]:
     """The manifests in `folder` (arm/aks) for `wanted`, in the order to apply them in."""
     values = _values(wanted)
     found = {name: _read(folder / f"{name}.yaml", values)[0] for name in FILES}
-    found["secret"]["stringData"] = dict(wanted.secrets)
+    # `data`, not `stringData`: of that `kubectl apply` would leave what is no more.
+    found["secret"]["data"] = {name: _encoded(text) for name, text in wanted.secrets.items()}
     template = found["deployment"]["spec"]["template"]
     # A changed secret is a changed pod: without this the old one would serve on with the old key.
     template["metadata"]["annotations"] = {**wanted.labels, "slipway.secrets": _hash(wanted)}
@@ -76,8 +78,8 @@ def render(folder: Path, wanted: Wanted) -> list[Manifest]:
         values = {
             **values,
             "TLS_IMAGE": wanted.tls.image,
-            "TLS_CERTIFICATE": wanted.tls.certificate,
-            "TLS_KEY": wanted.tls.key,
+            "TLS_CERTIFICATE": _encoded(wanted.tls.certificate),
+            "TLS_KEY": _encoded(wanted.tls.key),
             "HAPROXY_CFG": (folder / "haproxy.cfg").read_text("utf-8"),
         }
         before += _read(folder / "tls.yaml", values)
@@ -105,6 +107,10 @@ def _values(wanted: Wanted) -> Mapping[str, Any]:
         "DRAIN_SECONDS": drain,
         "TERMINATION_SECONDS": drain + 5,
     }
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def _hash(wanted: Wanted) -> str:
@@ -137,4 +143,5 @@ def as_yaml(manifests: Sequence[Manifest]) -> str:
     """One file of all of them, for `kubectl apply -f`."""
     import yaml
 
-    return yaml.safe_dump_all(manifests, sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump_all(manifests, sort_keys=False, allow_unicode=True)
+    return text

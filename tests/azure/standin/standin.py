@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.azure.standin import (
     access,
     aci,
+    aks,
     arm,
     containers,
     deployments,
@@ -70,6 +71,7 @@ MODULES: Sequence[Callable[[Parts], None]] = (
     registry_data.add,
     ml.add,
     deployments.add,
+    aks.add,
     webapp.add,
     webapp_routes.add,
     kudu.add,

@@ -462,10 +462,8 @@ def _logs(call: Call, say: Say) -> None:
 
 def _matches(call: Call, made: Json) -> bool:
     metadata = made["metadata"]
-    return (
-        metadata["namespace"] == call.namespace
-        and call.labels.items() <= metadata["labels"].items()
-    )
+    labels: dict[str, str] = metadata["labels"]
+    return str(metadata["namespace"]) == call.namespace and call.labels.items() <= labels.items()
 
 
 def _named_pods(call: Call) -> list[tuple[str, str, str]]:
