@@ -259,27 +259,18 @@ def _swap(world: World, request: Request, resource_id: str) -> Answer:
             f"Cannot modify this site because another operation is in progress. Id: {new_id()}",
         )
     busy.add(site.lower())
-    operation = operations.begin(world, float("inf"), dict)
-
-    def finish() -> Json:
-        return {}
+    operation = operations.begin_open(world)
 
     def work() -> None:
+        failed: Refused | None = None
         try:
             _swap_now(world, site, source, other)
         except Refused as refused:
             failed = refused
+        with world.lock:
+            busy.discard(site.lower())
+        operations.settle(operation, failed)
 
-            def raise_it() -> Json:
-                raise failed
-
-            operation.finish = raise_it
-        finally:
-            with world.lock:
-                busy.discard(site.lower())
-            operation.ready = 0
-
-    operation.finish = finish
     threading.Thread(target=work, daemon=True).start()
     return Answer(202, None, operations.location_headers(operation, request.api_version))
 
