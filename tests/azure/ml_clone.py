@@ -82,3 +82,9 @@ def model_versions(clone: AzureClone, name: str = "wood") -> list[Any]:
     workspace = clone.standin.world.rooms["ml"].workspace(WS_ID)
     found = [model for model in workspace.models.values() if model["name"] == name]
     return sorted(found, key=lambda model: int(model["version"]))
+
+
+def runs(clone: AzureClone) -> dict[str, Any]:
+    """The runs that the stand-in knows, by id, in the order they were begun."""
+    found: dict[str, Any] = clone.standin.world.rooms["ml"].workspace(WS_ID).runs
+    return found

@@ -35,6 +35,9 @@ def quiet() -> None:
     # Each would otherwise be collected, or asked of a server.
     os.environ.setdefault("AZUREML_METRICS_POLLING_INTERVAL", "1")
     os.environ.setdefault("RSLEX_DISABLE_TELEMETRY", "1")
+    # A transfer is tried five times within each of these tries, which would take five minutes.
+    os.environ.setdefault("AZUREML_DEFAULT_RETRIES", "1")
+    os.environ.setdefault("AZUREML_DEFAULT_BACKOFF", "4")
     with contextlib.suppress(ImportError), silenced():
         import azureml.telemetry
 

@@ -1,0 +1,162 @@
+"""The three stages as a published pipeline of Azure ML, from the very code of the verbs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import rooms
+from tests.azure.conftest import AzureClone
+from tests.azure.ml_clone import make_ml_clone, model_versions, runs, worse_model
+from tests.azure.standin.standin import StandIn
+
+pytestmark = pytest.mark.azure
+
+
+@pytest.fixture(scope="module")
+def shared(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, shared_standin: StandIn
+) -> AzureClone:
+    return make_ml_clone(root, tmp_path_factory.mktemp("pipelines") / "clone", shared_standin)
+
+
+@pytest.fixture
+def clone(shared: AzureClone) -> Iterator[AzureClone]:
+    """The module's clone, with the tests' own model room and settings again."""
+    rooms.write_room(shared.path)
+    before = dict(shared.settings)
+    yield shared
+    shared.settings = before
+    shared.save()
+    shared.standin.world.faults.clear()
+
+
+def steps(clone: AzureClone, run_id: str) -> list[str]:
+    """The steps that a pipeline's run began, by name."""
+    return [run["name"] for run in runs(clone).values() if run["parentRunId"] == run_id]
+
+
+def run_of(clone: AzureClone) -> Any:
+    return runs(clone)[clone.records["run-pipeline"]["run_id"]]
+
+
+def test_a_pipeline_trains_judges_and_registers(clone: AzureClone) -> None:
+    said = clone.run("publish_pipeline", BUILD_BUILDID="101")
+    published = clone.records["publish-pipeline"]
+    assert published["pipeline_version"] == "101"
+    assert published["steps"] == ["train", "evaluate", "register"]
+    assert f"pipeline wood-training 101: {published['pipeline_id']}" in said
+    # Published once: nothing has changed.
+    again = clone.run("publish_pipeline", BUILD_BUILDID="101")
+    assert published["pipeline_id"] in again
+    assert "publishing" not in again
+
+    said = clone.run("run_pipeline", BUILD_BUILDID="101", BUILD_URI="https://ci/101")
+    assert re.search(r"\| +fitting on 94 rows", said)
+    record = clone.records["run-pipeline"]
+    assert record["outcome"] == "done"
+    assert record["pipeline_id"] == published["pipeline_id"]
+    assert record["model_version"] == 1
+    assert steps(clone, record["run_id"]) == ["train", "evaluate", "register"]
+    (version,) = model_versions(clone)
+    tags = version["kvTags"]
+    assert tags["BuildId"] == "101"
+    assert tags["BuildUri"] == "https://ci/101"
+    assert tags["experiment_name"] == "wood"
+    assert tags["decision"] == "first"
+    assert tags["run_id"] == version["runId"]
+    assert runs(clone)[version["runId"]]["parentRunId"] == record["run_id"]
+    assert run_of(clone)["tags"]["slipway.outcome"] == "done"
+
+
+def test_a_worse_candidate_cancels_the_run_and_says_why(clone: AzureClone) -> None:
+    before = len(model_versions(clone))
+    worse_model(clone)
+    clone.run("publish_pipeline", BUILD_BUILDID="102")
+    said = clone.run("run_pipeline", BUILD_BUILDID="102")
+    record = clone.records["run-pipeline"]
+    assert record["outcome"] == "kept"
+    assert record["model_version"] is None
+    assert "= kept: mae" in said
+    run = run_of(clone)
+    assert run["status"] == "Canceled"
+    assert run["tags"]["slipway.outcome"] == "kept"
+    assert run["tags"]["slipway.reason"].startswith("kept: mae")
+    assert "register" not in steps(clone, record["run_id"])
+    assert len(model_versions(clone)) == before
+
+
+def test_without_leave_to_cancel_the_run_ends_and_registers_nothing(clone: AzureClone) -> None:
+    before = len(model_versions(clone))
+    worse_model(clone)
+    clone.save(ALLOW_RUN_CANCEL="false")
+    clone.run("publish_pipeline", BUILD_BUILDID="103")
+    clone.run("run_pipeline", BUILD_BUILDID="103")
+    assert clone.records["run-pipeline"]["outcome"] == "kept"
+    assert run_of(clone)["status"] == "Completed"
+    assert len(model_versions(clone)) == before
+
+
+def test_a_better_candidate_replaces_the_champion(clone: AzureClone) -> None:
+    before = len(model_versions(clone))
+    estimator = rooms.REGRESSOR_ESTIMATOR.replace('{"alpha": 1.0}', '{"alpha": 1e-9}')
+    estimator = estimator.replace("Ridge(**parameters)", "BETTER(**parameters)").replace(
+        "PARAMETERS =",
+        "from sklearn.pipeline import make_pipeline\n"
+        "from sklearn.preprocessing import StandardScaler\n"
+        "BETTER = Ridge\n"
+        "PARAMETERS =",
+    )
+    (clone.path / "model" / "estimator.py").write_text(estimator)
+    clone.save(DATASET_VERSION="latest", GATE_MARGIN="0")
+    clone.run("publish_pipeline", BUILD_BUILDID="104")
+    clone.run("run_pipeline", BUILD_BUILDID="104")
+    record = clone.records["run-pipeline"]
+    assert record["outcome"] == "done"
+    assert record["model_version"] == before + 1
+    assert model_versions(clone)[-1]["kvTags"]["decision"] == "promoted"
+
+
+def test_the_gate_can_be_left_out(clone: AzureClone) -> None:
+    before = len(model_versions(clone))
+    worse_model(clone)
+    clone.save(RUN_EVALUATION="false")
+    clone.run("publish_pipeline", BUILD_BUILDID="105")
+    assert clone.records["publish-pipeline"]["steps"] == ["train", "register"]
+    clone.run("run_pipeline", BUILD_BUILDID="105")
+    record = clone.records["run-pipeline"]
+    assert steps(clone, record["run_id"]) == ["train", "register"]
+    assert record["model_version"] == before + 1
+    assert model_versions(clone)[-1]["kvTags"]["decision"] == "unjudged"
+
+
+def test_a_job_elsewhere_may_run_it(clone: AzureClone) -> None:
+    clone.run("publish_pipeline", BUILD_BUILDID="106")
+    before = len(runs(clone))
+    clone.run("run_pipeline", BUILD_BUILDID="106", WAIT="0")
+    found = (clone.folder / "pipeline_id.txt").read_text().strip()
+    assert found == clone.records["publish-pipeline"]["pipeline_id"]
+    assert clone.records["run-pipeline"]["run_id"] is None
+    assert len(runs(clone)) == before
+
+
+def test_older_pipelines_can_be_disabled(clone: AzureClone) -> None:
+    clone.save(DISABLE_OLDER_PIPELINES="true")
+    clone.run("publish_pipeline", BUILD_BUILDID="107")
+    said = clone.run("run_pipeline", code=2, BUILD_BUILDID="106")
+    assert "no pipeline wood-training of version 106 is published" in said
+    assert "make publish-pipeline" in said
+    clone.run("run_pipeline", BUILD_BUILDID="107", WAIT="0")
+
+
+def test_a_step_that_fails_is_shown_with_its_reason(clone: AzureClone) -> None:
+    estimator = rooms.REGRESSOR_ESTIMATOR.replace("Ridge(**parameters)", "Ridge(alpha='many')")
+    (clone.path / "model" / "estimator.py").write_text(estimator)
+    clone.run("publish_pipeline", BUILD_BUILDID="108")
+    said = clone.run("run_pipeline", code=1, BUILD_BUILDID="108")
+    assert "train: the estimator refuses" in said
+    assert "Traceback" not in said
