@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import uuid
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from scripts.platforms.azure.place import Place
 from tests import rooms
 from tests.azure.conftest import AzureClone, make_clone
 from tests.azure.ml_place import ACCOUNT, GROUP, RG, STORAGE_ID, WORKSPACE, WS_ID, make_place
@@ -35,30 +34,23 @@ def make_ml_clone(root: Path, path: Path, standin: StandIn) -> AzureClone:
     clone = make_clone(root, path, standin)
     clone.save(RESOURCE_GROUP=GROUP, WORKSPACE_NAME=WORKSPACE)
     (path / "scripts" / "platforms" / "azure" / "images.py").write_text(IMAGES)
-    vault = f"{RG}/providers/Microsoft.KeyVault/vaults/kiln-kv"
-    record = {
-        "verb": "provision",
-        "outcome": "done",
+    providers = f"{RG}/providers"
+    known = {
         "subscription": SUBSCRIPTION,
         "tenant": TENANT,
         "group": GROUP,
         "region": "westeurope",
         "workspace": WORKSPACE,
         "workspace_id": WS_ID,
-        "workspace_principal": str(uuid.uuid4()),
         "registry": "kilncr",
-        "registry_id": f"{RG}/providers/Microsoft.ContainerRegistry/registries/kilncr",
+        "registry_id": f"{providers}/Microsoft.ContainerRegistry/registries/kilncr",
         "registry_server": "kilncr.azurecr.io",
         "storage": ACCOUNT,
         "storage_id": STORAGE_ID,
-        "vault": "kiln-kv",
-        "vault_id": vault,
-        "vault_uri": "https://kiln-kv.vault.azure.net/",
-        "insights_id": f"{RG}/providers/Microsoft.Insights/components/kiln-ai",
-        "identity_id": f"{RG}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/kiln",
-        "identity_principal": str(uuid.uuid4()),
-        "identity_client": str(uuid.uuid4()),
+        "cluster_identity_id": f"{providers}/Microsoft.ManagedIdentity/userAssignedIdentities/node",
     }
+    # The rest is for what no run needs.
+    record = {field.name: known.get(field.name, "unused") for field in fields(Place)}
     clone.folder.mkdir(parents=True)
     (clone.folder / "provision.json").write_text(json.dumps(record))
     return clone
@@ -68,13 +60,6 @@ def worse_model(clone: AzureClone) -> None:
     """From now on the estimator learns nothing but a constant near the mean."""
     estimator = rooms.REGRESSOR_ESTIMATOR.replace('{"alpha": 1.0}', '{"alpha": 1e7}')
     (clone.path / "model" / "estimator.py").write_text(estimator)
-
-
-def noisy_wood() -> Any:
-    """Trees again, of which more can be learned than a straight line through noise."""
-    frame = rooms.wood(rows=240, seed=11)
-    frame["volume"] = (frame["volume"] + np.sin(frame["girth"])).round(2)
-    return frame
 
 
 def model_versions(clone: AzureClone, name: str = "wood") -> list[Any]:

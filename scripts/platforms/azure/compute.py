@@ -13,8 +13,11 @@ from scripts.settings import Settings
 IDLE_SECONDS = 300
 
 
-def ensure_cluster(workspace: Any, settings: Settings) -> str:
-    """The cluster's name: made when missing, scaled as the settings say; UsageError if it differs."""
+def ensure_cluster(workspace: Any, settings: Settings, identity: str) -> str:
+    """The cluster's name: made when missing, scaled as the settings say; UsageError if it differs.
+
+    `identity` is the id of the managed identity that its nodes pull the toolbox image with.
+    """
     name = settings.require("AML_COMPUTE_CLUSTER_NAME")
     if settings.AML_CLUSTER_MIN_NODES > settings.AML_CLUSTER_MAX_NODES:
         raise UsageError(
@@ -33,13 +36,13 @@ def ensure_cluster(workspace: Any, settings: Settings) -> str:
                 raise
             cluster = None
     if cluster is None:
-        _create(workspace, settings, name)
+        _create(workspace, settings, name, identity)
     else:
         _adapt(cluster, settings, name)
     return name
 
 
-def _create(workspace: Any, settings: Settings, name: str) -> None:
+def _create(workspace: Any, settings: Settings, name: str, identity: str) -> None:
     console.step(
         f"making cluster {name}: {settings.AML_CLUSTER_MIN_NODES} to "
         f"{settings.AML_CLUSTER_MAX_NODES} nodes of {settings.AML_COMPUTE_CLUSTER_CPU_SKU}"
@@ -53,6 +56,8 @@ def _create(workspace: Any, settings: Settings, name: str) -> None:
             min_nodes=settings.AML_CLUSTER_MIN_NODES,
             max_nodes=settings.AML_CLUSTER_MAX_NODES,
             idle_seconds_before_scaledown=IDLE_SECONDS,
+            identity_type="UserAssigned",
+            identity_id=[identity],
         )
         cluster = ComputeTarget.create(workspace, name, wanted)
         # The nodes are not waited for here: the run is, and it says so.

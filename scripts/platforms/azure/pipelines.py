@@ -20,6 +20,7 @@ from scripts.platforms.azure.compute import ensure_cluster
 from scripts.platforms.azure.data import dataset_name, dataset_version, ensure_data, find_version
 from scripts.platforms.azure.environment import ensure_environment
 from scripts.platforms.azure.job import NONE, OUTCOME, REASON, VERSION
+from scripts.platforms.azure.place import place
 from scripts.platforms.azure.streaming import ENDED, Follower, ask_to_cancel
 from scripts.platforms.azure.submission import (
     code_copy,
@@ -54,7 +55,8 @@ class AzurePipelines:
         from scripts.platforms.azure.images import AzureImages
 
         settings, workspace = self.settings, self.tracking.workspace
-        cluster = ensure_cluster(workspace, settings)
+        where = place(self.root, settings, self.az)
+        cluster = ensure_cluster(workspace, settings, where.cluster_identity_id)
         self._ensure_data(workspace)
         image = AzureImages(self.root, settings, self.az).push_toolbox()
         environment = ensure_environment(workspace, settings, image)

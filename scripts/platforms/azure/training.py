@@ -21,6 +21,7 @@ from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.compute import ensure_cluster
 from scripts.platforms.azure.data import DataVersion, ensure_data
 from scripts.platforms.azure.environment import ensure_environment
+from scripts.platforms.azure.place import place
 from scripts.platforms.azure.streaming import ENDED, Follower, failure
 from scripts.platforms.azure.submission import (
     code_copy,
@@ -97,7 +98,8 @@ class Cluster:
         from scripts.platforms.azure.images import AzureImages
 
         settings, workspace = self.settings, tracking.workspace
-        cluster = ensure_cluster(workspace, settings)
+        where = place(self.root, settings, self.az)
+        cluster = ensure_cluster(workspace, settings, where.cluster_identity_id)
         data = ensure_data(workspace, settings, file, sha256)
         image = AzureImages(self.root, settings, self.az).push_toolbox()
         environment = ensure_environment(workspace, settings, image)
