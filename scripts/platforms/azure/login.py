@@ -128,7 +128,8 @@ def sign_in(settings: Settings, run: Run, *, asked: bool = False) -> None:
                 settings.require("SP_APP_SECRET")
             else:
                 given = settings.SP_APP_SECRET.get_secret_value()
-            command += ["--password", "@-"]
+            # One word: a secret may begin with a dash.
+            command += ["--password=@-"]
         else:
             given = federated_token(os.environ)
             command += ["--federated-token", "@-"]
