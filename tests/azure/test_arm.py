@@ -15,6 +15,7 @@ from tests.azure.standin.access import only
 from tests.azure.standin.deployments import HALF
 from tests.azure.standin.directory import directory
 from tests.azure.standin.faults import Fault
+from tests.azure.standin.generic import FULL
 from tests.azure.standin.messages import Refused
 from tests.azure.standin.providers import unregistered
 from tests.azure.standin.standin import StandIn
@@ -246,7 +247,7 @@ def test_a_deployment_that_fails_half_way_leaves_what_it_made(cli: Cli, root: Pa
     assert len(cli.az("resource", "list", "-g", GROUP)) == 8
 
 
-def test_quota_and_names_of_others(cli: Cli, root: Path, tmp_path: Path) -> None:
+def test_quota_capacity_and_names_of_others(cli: Cli, root: Path, tmp_path: Path) -> None:
     world = cli.standin.world
     take(world, ACCOUNT, "kiln42amlsa")
     assert "StorageAccountAlreadyTaken" in cli.az_fails(*deploy(cli, root))
@@ -256,6 +257,9 @@ def test_quota_and_names_of_others(cli: Cli, root: Path, tmp_path: Path) -> None
     world.faults.trouble(QUOTA, 1)
     told = cli.az_fails("deployment", "group", "create", *small(cli, tmp_path))
     assert "MaxStorageAccountsCountPerSubscriptionExceeded" in told
+    world.faults.trouble(FULL, 1)
+    told = cli.az_fails("deployment", "group", "create", *small(cli, tmp_path))
+    assert "SkuNotAvailable" in told
     cli.az("deployment", "group", "create", *small(cli, tmp_path))
 
 
@@ -296,6 +300,21 @@ def test_a_deleted_workspace_holds_its_name_until_it_is_purged(cli: Cli, root: P
     cli.az(*purge)
     until(lambda: not cli.standin.world.deleted)
     cli.az(*deploy(cli, root, roleAssignments="false"))
+
+
+def test_what_lost_its_identity_is_told_by_its_role_assignments(cli: Cli, root: Path) -> None:
+    """Azure keeps the assignments of a principal that is gone, and lets nobody give them to another."""
+    identity = f"{SCOPE}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/kiln42-id"
+    cli.az(*deploy(cli, root))
+    cli.az("resource", "delete", "--ids", identity)
+    assert "RoleAssignmentUpdateNotPermitted" in cli.az_fails(*deploy(cli, root))
+    stale = cli.az(
+        *("deployment", "operation", "group", "list", "-g", GROUP, "--name", "slipway"),
+        *("--query", "[?properties.provisioningState=='Failed'].properties.targetResource.id"),
+    )
+    assert len(stale) == 2
+    cli.az("role", "assignment", "delete", "--ids", *stale)
+    cli.az(*deploy(cli, root))
 
 
 def until(done: Any) -> None:

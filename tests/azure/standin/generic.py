@@ -30,6 +30,7 @@ from tests.azure.standin.world import SUBSCRIPTION, World
 if TYPE_CHECKING:
     from tests.azure.standin.standin import Parts
 
+FULL = "no capacity in the region"
 RPC = "Azure/azure-resource-manager-rpc resource-api-reference.md"
 
 
@@ -85,6 +86,15 @@ def put(world: World, types: ResourceTypes, resource_id: str, body: Json, versio
     """Make or change a resource; Refused with what ARM or the type says."""
     kind = check(world, types, resource_id, body, version)
     key = resource_id.lower()
+    if key not in world.resources and "location" in body and world.faults.has(FULL):
+        target = ResourceId.parse(resource_id)
+        raise Refused(
+            409,
+            "SkuNotAvailable",
+            f"The requested tier for resource '{resource_id}' is currently not available in location "
+            f"'{body['location']}' for subscription '{target.subscription}'. Please try another tier or "
+            "deploy to a different location.",
+        )
     if "location" in body:
         body = {**body, "location": region(body["location"])}
     asked = copy.deepcopy(body)
@@ -200,6 +210,9 @@ def all_below(world: World, prefix: str) -> list[Json]:
 def add(parts: Parts) -> None:
     """The catch-all of ARM; must come after every other module's routes."""
     routes, types = parts.routes, parts.types
+    parts.world.faults.declare(
+        FULL, "a new resource is refused: the region has no room for its tier"
+    )
 
     def resource_list(world: World, request: Request, s: str, g: str = "") -> Json:
         prefix = f"/subscriptions/{SUBSCRIPTION}"
