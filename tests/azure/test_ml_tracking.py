@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.azure.ml_place import STORAGE_ID, WS_ID
 from tests.azure.mlclient import ClientError, MlClient
+from tests.azure.standin.access import grant
+from tests.azure.standin.directory import access_token, directory
+from tests.azure.standin.routes import ARM
 from tests.azure.standin.standin import StandIn
 
 pytestmark = pytest.mark.azure
@@ -137,6 +141,34 @@ result = [vault.get_secret("token"), vault.list_secrets()[0]["name"], vault.get_
 """
     )
     assert found == ["hidden", "token", {"token": "hidden", "other": None}]
+
+
+def test_a_reader_reads_and_no_more(ml: MlClient, ml_standin: StandIn) -> None:
+    world = ml_standin.world
+    reader = directory(world).add_identity("reader", f"{WS_ID}/reader")
+    token, _ = access_token(world, reader, f"https://{ARM}/")
+    ask = f"""
+import requests
+url = ws.service_context._get_run_history_url() + "/history/v1.0" + ws.service_context._get_workspace_scope()
+headers = {{"Authorization": "Bearer " + {token!r}}}
+result = [requests.get(url + "/experiments/grades", headers=headers).status_code,
+          requests.post(url + "/experiments/mine", headers=headers).status_code]
+"""
+    assert ml.do(ask) == [403, 403]
+    grant(world, reader.object_id, "Reader", WS_ID)
+    assert ml.do(ask) == [200, 403]
+    grant(world, reader.object_id, "AzureML Data Scientist", WS_ID)
+    assert ml.do(ask) == [200, 200]
+
+
+def test_a_storage_account_without_keys_refuses_them(ml: MlClient, ml_standin: StandIn) -> None:
+    properties = ml_standin.world.resources[STORAGE_ID.lower()]["properties"]
+    properties["allowSharedKeyAccess"] = False
+    try:
+        with pytest.raises(ClientError, match="KeyBasedAuthenticationNotPermitted"):
+            ml.do('store.upload_files(["rows.csv"], target_path="x", show_progress=False)')
+    finally:
+        del properties["allowSharedKeyAccess"]
 
 
 def test_without_a_token_nothing_is_answered(ml: MlClient) -> None:

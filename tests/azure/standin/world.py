@@ -65,7 +65,7 @@ class World:
     deleted: dict[str, Json] = field(default_factory=dict)
     #: Hosts that are servers of this machine, looked up before the routes.
     backends: dict[str, Backend] = field(default_factory=dict)
-    #: Asked for the backend of a host that has none yet.
+    #: Asked for the backend of a host that is not in `backends`; what they find may change.
     finders: list[Callable[[str], Backend | None]] = field(default_factory=list)
     #: Hosts that are machines of a user's: where each of their open ports really is. What comes to a
     #: port is passed on as it is; a tunnel may hold TLS that the server there ends itself.
@@ -91,12 +91,9 @@ class World:
 
     def backend(self, host: str) -> Backend | None:
         """The server behind a host, which may start only now; None where routes answer."""
-        for find in self.finders:
-            if host not in self.backends:
-                found = find(host)
-                if found is not None:
-                    self.backends[host] = found
-        return self.backends.get(host)
+        if host in self.backends:
+            return self.backends[host]
+        return next((found for find in self.finders if (found := find(host))), None)
 
     def resolves(self, host: str) -> bool:
         """Whether a host has an address; only the domains that a module keeps can lack one."""

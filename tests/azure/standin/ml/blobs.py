@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from tests.azure.standin.messages import Refused, Request
+from tests.azure.standin.messages import Answer, Refused, Request
 from tests.azure.standin.resources import of_type
 from tests.azure.standin.world import Backend, World
 
@@ -190,20 +190,31 @@ class Blobs:
         for resource in of_type(self._world, ACCOUNTS):
             if str(resource["name"]).lower() == name:
                 account = self.account(str(resource["id"]))
-                return Backend(("127.0.0.1", account.port), admit=self._admit)
+                keys = resource["properties"].get("allowSharedKeyAccess", True)
+                return Backend(("127.0.0.1", account.port), admit=None if keys else _no_keys)
         return None
-
-    def _admit(self, request: Request) -> None:
-        """Refused once the account is gone or another one; the next connection finds what there is."""
-        backend = self._world.backends.get(request.host)
-        found = self._backend(request.host)
-        if found is None or backend is None or found.address != backend.address:
-            self._world.backends.pop(request.host, None)
-            raise Refused(503, "ServerBusy", "The server is currently unable to receive requests.")
 
     def _close(self) -> None:
         for account in self._accounts.values():
             account.close()
+
+
+class StorageRefused(Refused):
+    """The storage services' own error body. Source: their REST reference, status and error codes."""
+
+    def answer(self) -> Answer:
+        text = f"<Error><Code>{self.code}</Code><Message>{self.message}</Message></Error>"
+        headers = {"Content-Type": "application/xml", "x-ms-error-code": self.code}
+        return Answer(self.status, f'<?xml version="1.0" encoding="utf-8"?>{text}', headers)
+
+
+def _no_keys(request: Request) -> None:
+    """azurite knows keys and SAS only. Source: Storage services REST reference, error codes."""
+    raise StorageRefused(
+        403,
+        "KeyBasedAuthenticationNotPermitted",
+        "Key based authentication is not permitted on this storage account.",
+    )
 
 
 def account_key(world: World, storage_id: str) -> str:

@@ -387,5 +387,5 @@ def add(plane: Plane) -> None:
 
 def _enter(plane: Plane, request: Request, s: str, g: str, w: str) -> Workspace:
     arm = f"/subscriptions/{s}/resourceGroups/{g}/providers/{TYPE}/{w}"
-    plane.admit(request, arm)
+    plane.admit(request, arm, "rp")
     return plane.workspace(arm)

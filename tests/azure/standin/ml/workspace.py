@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from tests.azure.standin.access import allowed, refused
 from tests.azure.standin.directory import check_token
 from tests.azure.standin.messages import Answer, Json, Refused, Request
 from tests.azure.standin.ml.blobs import Account, Blobs
@@ -35,6 +36,25 @@ WS = f"/subscriptions/{{s}}/resourceGroups/{{g}}/providers/{TYPE}/{{w}}"
 #: The container of the workspace's artifacts, snapshots and logs.
 ARTIFACTS = "azureml"
 SLOW = "run history is slow"
+#: What each service's calls are done to.
+#: Source: Azure resource provider operations, Microsoft.MachineLearningServices.
+THINGS = {
+    "history": "experiments/runs",
+    "execution": "experiments/runs",
+    "metric": "metrics",
+    "artifact": "experiments/runs",
+    "content": "snapshots",
+    "modelmanagement": "models",
+    "environment": "environments",
+    "datastore": "datastores",
+    "dataset": "datasets/registered",
+    "data": "datasets/registered",
+    "credential": "datastores",
+    "pipelines": "endpoints/pipelines",
+    "rp": "computes",
+}
+#: Ends of paths that are POSTed to and only ask.
+ASKING = (":query", "/list", "/full", ":getbatch", "/Status", "/StatusCode")
 
 
 @dataclass
@@ -98,7 +118,9 @@ class Plane:
         key = workspace_id.lower()
         resource = self.world.resources.get(key)
         if resource is None:
-            self._kept.pop(key, None)
+            gone = self._kept.pop(key, None)
+            for stop in list(gone.stoppers.values()) if gone else ():
+                stop()
             raise user_error(404, f"Workspace {key.rsplit('/', 1)[-1]} was not found.", "NotFound")
         properties = resource["properties"]
         kept = self._kept.get(key)
@@ -139,7 +161,7 @@ class Plane:
                     time.sleep(2)
                 with world.lock:
                     arm = f"/subscriptions/{s}/resourceGroups/{g}/providers/{TYPE}/{w}"
-                    self.admit(request, arm)
+                    self.admit(request, arm, service)
                     workspace = self.workspace(arm)
                     if region != workspace.region:
                         raise user_error(404, f"Workspace {w} is not in {region}.", "NotFound")
@@ -151,11 +173,16 @@ class Plane:
 
         return keep
 
-    def admit(self, request: Request, workspace_id: str) -> None:
-        """Who asks has a token that holds: an ARM token, or that of one of this workspace's runs."""
+    def admit(self, request: Request, workspace_id: str, service: str) -> None:
+        """Who asks has a token that holds: an ARM token and a role, or that of a run of this workspace."""
         claims = request.claims
         if claims.get("iss") != "azureml":
-            check_token(self.world, request)
+            who = check_token(self.world, request)
+            asks = request.method == "GET" or request.path.endswith(ASKING)
+            thing = THINGS[service.partition("/")[0]]
+            action = f"{TYPE}/{thing}/{'read' if asks else 'write'}"
+            if not allowed(self.world, who.object_id, action, workspace_id):
+                raise refused(who, action, workspace_id)
             return
         token = request.headers["authorization"].partition(" ")[2]
         kept = self._run_tokens.get(token)
