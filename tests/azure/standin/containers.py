@@ -220,22 +220,40 @@ class Found:
 def look_up(world: World, image: str, identity: Principal | None) -> Found:
     """An image as its registry has it for `identity`; PullFailed in an engine's words."""
     here = engine(world)
-    server, repository, reference = parse(image)
+    server, repository, _ = parse(image)
     if image in here.offered:
         return Found(here.offered[image])
-    if server not in world.backends:
-        raise PullFailed(
-            f'Get "https://{server}/v2/": dial tcp: lookup {server} on 168.63.129.16:53: no such host'
-        )
+    _check_host(world, server)
     token = _token(world, server, repository, identity)
+    return _found(world, image, token)
+
+
+def _found(world: World, image: str, token: str) -> Found:
+    server, repository, reference = parse(image)
     manifest = _manifest(world, server, repository, reference, token)
     source = f"{repository}@{manifest['digest']}"
     return Found(str(manifest["config"]["digest"]), server, source, token)
 
 
+def _check_host(world: World, server: str) -> None:
+    if server not in world.backends:
+        raise PullFailed(
+            f'Get "https://{server}/v2/": dial tcp: lookup {server} on 168.63.129.16:53: no such host'
+        )
+
+
 def pull(world: World, image: str, identity: Principal | None) -> str:
     """The id of an image in the engine, pulled as `identity`; PullFailed in an engine's words."""
-    found = look_up(world, image, identity)
+    return _bring(world, look_up(world, image, identity))
+
+
+def fetch(world: World, image: str, token: str) -> str:
+    """The same with a token of the registry itself."""
+    _check_host(world, parse(image)[0])
+    return _bring(world, _found(world, image, token))
+
+
+def _bring(world: World, found: Found) -> str:
     with _pulling:
         if found.source and not _is_here(found.config):
             _copy(world, found.server, found.source, found.token, found.config)
