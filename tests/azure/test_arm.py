@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.azure.cli import Cli
-from tests.azure.standin.access import only
+from tests.azure.cli import Cli, image_archive
+from tests.azure.standin.access import grant, only
 from tests.azure.standin.deployments import HALF
 from tests.azure.standin.directory import directory
 from tests.azure.standin.faults import Fault
@@ -315,6 +315,66 @@ def test_what_lost_its_identity_is_told_by_its_role_assignments(cli: Cli, root: 
     assert len(stale) == 2
     cli.az("role", "assignment", "delete", "--ids", *stale)
     cli.az(*deploy(cli, root))
+
+
+IMAGE = "kiln42amlcr.azurecr.io/slipway/scoring@sha256:" + "a" * 64
+SETTINGS = {"image": IMAGE, "settings": [{"name": "SCORING_KEY", "value": "hidden-in-here"}]}
+
+
+def pushed(cli: Cli, tmp_path: Path) -> str:
+    """A small image in a registry of the group, by digest."""
+    cli.az("acr", "create", "-g", GROUP, "-n", NAMES["registryName"], "--sku", "Basic")
+    auth = cli.authfile(cli.az("acr", "login", "-n", NAMES["registryName"], "--expose-token"))
+    place = f"{NAMES['registryName']}.azurecr.io/slipway/tiny"
+    archive = image_archive(tmp_path / "tiny.tar")
+    words = ("skopeo", "copy", "--authfile", auth, "--digestfile", str(tmp_path / "digest"))
+    cli.run(*words, f"docker-archive:{archive}", f"docker://{place}:1")
+    return f"{place}@{(tmp_path / 'digest').read_text().strip()}"
+
+
+@pytest.mark.parametrize(
+    ("file", "given", "makes"),
+    [
+        (
+            "aci.json",
+            {
+                "name": "kiln-aci",
+                "hostLabel": "kiln-aci-42",
+                "server": "kiln42amlcr.azurecr.io",
+                "environment": {"variables": [{"name": "K", "secureValue": "hidden-in-here"}]},
+            },
+            {"kiln-aci"},
+        ),
+        (
+            "webapp.json",
+            {"name": "kiln-web-42", "serving": SETTINGS, "candidate": SETTINGS},
+            {"kiln-web-42-plan", "kiln-web-42", "staging"},
+        ),
+    ],
+)
+def test_templates_of_services_are_valid_and_previewed(
+    cli: Cli, root: Path, tmp_path: Path, file: str, given: dict[str, Any], makes: set[str]
+) -> None:
+    identity = cli.az("identity", "create", "-g", GROUP, "-n", "kiln42-id")
+    given = {**given, "identity": identity["id"]}
+    if file == "webapp.json":
+        given["identityClient"] = identity["clientId"]
+    else:
+        # Container Instances looks for the image before anything else.
+        given["image"] = pushed(cli, tmp_path)
+        grant(cli.standin.world, identity["principalId"], "AcrPull", SCOPE)
+    parameters = tmp_path / "parameters.json"
+    parameters.write_text(json.dumps({name: {"value": value} for name, value in given.items()}))
+    words = (
+        *("-g", GROUP, "--name", "service", "--template-file", str(root / "arm" / file)),
+        *("--parameters", f"@{parameters}"),
+    )
+    shown = cli.az("deployment", "group", "validate", *words)
+    assert shown["properties"]["provisioningState"] == "Succeeded"
+    assert "hidden-in-here" not in json.dumps(shown)
+    preview = cli.az("deployment", "group", "what-if", *words, "--no-pretty-print")
+    assert {name for name, what in changes(preview).items() if what == "Create"} == makes
+    assert "hidden-in-here" not in json.dumps(preview)
 
 
 def until(done: Any) -> None:

@@ -86,10 +86,34 @@ def _change(world: World, types: ResourceTypes, planned: Planned, short: bool) -
     return change | {"before": shown, "after": generic.merged(shown, planned.body), "delta": delta}
 
 
+def _texts(value: Any) -> set[str]:
+    """All texts in a value, however deep."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return {text for each in value for text in _texts(each)}
+    return {value} if isinstance(value, str) and value else set()
+
+
+def _hidden(value: Any, secrets: set[str]) -> Any:
+    """The value with those texts as Azure shows what is secure."""
+    if isinstance(value, dict):
+        return {name: _hidden(each, secrets) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_hidden(each, secrets) for each in value]
+    return "*******" if isinstance(value, str) and value in secrets else value
+
+
 def changes(
     world: World, types: ResourceTypes, plan: Plan, group: str, *, short: bool
 ) -> list[Json]:
-    """All changes, and the group's other resources as ignored."""
+    """All changes, and the group's other resources as ignored; what came in secure stays hidden."""
+    secure = [name for name, each in plan.parameters.items() if "value" not in each]
+    secrets = _texts([plan.scope.parameters[name] for name in secure])
+    return [_hidden(each, secrets) for each in _changes(world, types, plan, group, short)]
+
+
+def _changes(world: World, types: ResourceTypes, plan: Plan, group: str, short: bool) -> list[Json]:
     found = [_change(world, types, planned, short) for planned in plan.resources]
     planned = {each.id.lower() for each in plan.resources}
     for resource in generic.all_below(world, group):
