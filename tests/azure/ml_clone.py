@@ -12,8 +12,9 @@ from tests import rooms
 from tests.azure.conftest import AzureClone, make_clone
 from tests.azure.ml_place import ACCOUNT, GROUP, RG, STORAGE_ID, WORKSPACE, WS_ID, make_place
 from tests.azure.standin.standin import StandIn
-from tests.azure.standin.world import SUBSCRIPTION, TENANT
+from tests.azure.standin.world import SUBSCRIPTION, TENANT, new_id
 
+IDENTITIES = "Microsoft.ManagedIdentity/userAssignedIdentities"
 #: Runs are processes of this environment where containers are not asked for, so no image is pushed.
 IMAGES = """
 class AzureImages:
@@ -31,6 +32,15 @@ def make_ml_clone(root: Path, path: Path, standin: StandIn) -> AzureClone:
     """A clone at `path`, signed in to nothing yet, on a workspace made in the stand-in."""
     make_place(standin)
     standin.world.resources[RG.lower()]["properties"] |= {"provisioningState": "Succeeded"}
+    node = f"{RG}/providers/{IDENTITIES}/node"
+    standin.world.resources[node.lower()] = {
+        "id": node,
+        "name": "node",
+        "type": IDENTITIES,
+        "location": "westeurope",
+        "tags": {},
+        "properties": {"principalId": new_id(), "clientId": new_id(), "tenantId": TENANT},
+    }
     clone = make_clone(root, path, standin)
     clone.save(RESOURCE_GROUP=GROUP, WORKSPACE_NAME=WORKSPACE)
     (path / "scripts" / "platforms" / "azure" / "images.py").write_text(IMAGES)
@@ -47,7 +57,7 @@ def make_ml_clone(root: Path, path: Path, standin: StandIn) -> AzureClone:
         "registry_server": "kilncr.azurecr.io",
         "storage": ACCOUNT,
         "storage_id": STORAGE_ID,
-        "cluster_identity_id": f"{providers}/Microsoft.ManagedIdentity/userAssignedIdentities/node",
+        "cluster_identity_id": node,
     }
     # The rest is for what no run needs.
     record = {field.name: known.get(field.name, "unused") for field in fields(Place)}

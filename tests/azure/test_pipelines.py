@@ -13,6 +13,7 @@ from tests import rooms
 from tests.azure.conftest import AzureClone
 from tests.azure.ml_clone import make_ml_clone, model_versions, runs, worse_model
 from tests.azure.standin.standin import StandIn
+from tests.records_schema import validate
 
 pytestmark = pytest.mark.azure
 
@@ -71,6 +72,8 @@ def test_a_pipeline_trains_judges_and_registers(clone: AzureClone) -> None:
     assert tags["run_id"] == version["runId"]
     assert runs(clone)[version["runId"]]["parentRunId"] == record["run_id"]
     assert run_of(clone)["tags"]["slipway.outcome"] == "done"
+    for verb in ("publish-pipeline", "run-pipeline"):
+        validate(verb, clone.records[verb])
 
 
 def test_a_worse_candidate_cancels_the_run_and_says_why(clone: AzureClone) -> None:

@@ -216,7 +216,8 @@ class AzurePipelines:
         try:
             while True:
                 with explained(f"run {run.id}"), silenced():
-                    status = str(run.get_status())
+                    # A pipeline's run has words of its own.
+                    status = str(run.get_status()).replace("Finished", "Completed")
                     children = list(run.get_children())
                 for child in reversed(children):
                     if child.id in ended:

@@ -73,6 +73,7 @@ def variables(root: Path, settings: Settings) -> dict[str, str]:
         "PLATFORM": "azure",
         "SLIPWAY_GIT": json.dumps(git_state(root)),
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "NO_COLOR": "1",

@@ -117,6 +117,7 @@ def sentence(error: BaseException) -> str:
         text = found.group(1).replace('\\"', '"')
     elif found := re.search(r"^\s*Message:\s*(.+)$", text, re.MULTILINE):
         text = found.group(1)
+    text = text.replace("\\'", "'")
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return (line or type(error).__name__)[:400]
 
