@@ -58,8 +58,8 @@ def push(cli: Cli, registry: str, name: str, build: Build) -> str:
 
 def identity(cli: Cli, group: str, name: str, *roles: tuple[str, str]) -> tuple[str, Principal]:
     """A user-assigned identity with (role, scope) each; its id and its principal."""
-    made = f"{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
-    principal = directory(cli.standin.world).add_identity(name, made)
+    made = cli.az("identity", "create", "-g", group, "-n", name)
+    principal = directory(cli.standin.world).principals[made["principalId"]]
     for role, scope in roles:
         grant(cli.standin.world, principal.object_id, role, scope)
-    return made, principal
+    return made["id"], principal

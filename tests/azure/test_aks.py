@@ -15,10 +15,11 @@ import trustme
 
 from scripts.platforms.azure.manifests import Tls, Wanted, as_yaml, render
 from tests.azure.cli import Cli
-from tests.azure.services import Word, identity, push
+from tests.azure.services import Word, push
+from tests.azure.standin.access import grant, only
 from tests.azure.standin.aks import clusters, make_cluster
 from tests.azure.standin.standin import StandIn
-from tests.azure.standin.world import SUBSCRIPTION
+from tests.azure.standin.world import APP_OBJECT, SUBSCRIPTION
 
 pytestmark = [pytest.mark.azure, pytest.mark.docker]
 GROUP = "Kiln42-AML-RG"
@@ -44,8 +45,6 @@ class Place:
             self.images[word] = push(self.cli, REGISTRY, word, build)
         self.id = make_cluster(self.world, SCOPE, CLUSTER)
         self.cluster = clusters(self.world)[self.id.lower()]
-        from tests.azure.standin.access import grant
-
         grant(self.world, self.cluster.kubelet.object_id, "AcrPull", registry["id"])
 
     def invoke(self, command: str, *files: Path) -> tuple[int, str]:
@@ -297,9 +296,6 @@ def test_a_command_that_is_not_run(place: Place) -> None:
 
 
 def test_somebody_without_the_role(place: Place) -> None:
-    from tests.azure.standin.access import only
-    from tests.azure.standin.world import APP_OBJECT
-
     only(place.world, APP_OBJECT, "Reader")
     try:
         said = place.cli.az_fails(
@@ -323,7 +319,6 @@ def test_somebody_without_the_role(place: Place) -> None:
 
 def test_nodes_that_may_not_pull(place: Place) -> None:
     other = make_cluster(place.world, SCOPE, "other-aks", nodes=1)
-    identity(place.cli, SCOPE, "unused")
     file = place.manifests(host_label="other-scoring")
     assert clusters(place.world)[other.lower()].nodes == 1
     command = APPLY.replace("90s", "3s") + " ; kubectl get events -n slipway -o json"

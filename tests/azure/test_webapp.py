@@ -14,8 +14,9 @@ import requests
 
 from tests.azure.cli import Cli
 from tests.azure.services import Word, identity, push
+from tests.azure.standin.access import grant
 from tests.azure.standin.standin import StandIn
-from tests.azure.standin.world import SUBSCRIPTION
+from tests.azure.standin.world import APP_OBJECT, SUBSCRIPTION
 
 pytestmark = [pytest.mark.azure, pytest.mark.docker]
 GROUP = "Kiln42-AML-RG"
@@ -39,7 +40,7 @@ class Place:
             build.run()
             self.images[word] = push(self.cli, REGISTRY, word, build)
         self.identity, self.principal = identity(
-            self.cli, SCOPE, "puller", ("AcrPull", registry["id"])
+            self.cli, GROUP, "puller", ("AcrPull", registry["id"])
         )
 
     def deploy(self, serving: dict[str, Any], candidate: dict[str, Any], **more: str) -> Any:
@@ -176,7 +177,7 @@ def test_a_container_that_exits_or_listens_elsewhere(place: Place, hosts: tuple[
 
 
 def test_without_the_role_nothing_is_pulled(place: Place, hosts: tuple[str, str]) -> None:
-    other, principal = identity(place.cli, SCOPE, "nobody")
+    other, principal = identity(place.cli, GROUP, "nobody")
     place.identity, kept = other, place.identity
     place.principal, before = principal, place.principal
     try:
@@ -187,6 +188,32 @@ def test_without_the_role_nothing_is_pulled(place: Place, hosts: tuple[str, str]
         place.identity, place.principal = kept, before
     place.deploy(place.what("one"), place.what("two"))
     _wait(lambda: [place.ask(host).status_code for host in hosts] == [200, 200])
+
+
+def test_a_secret_comes_from_the_vault_by_the_identity(
+    place: Place, hosts: tuple[str, str]
+) -> None:
+    vault = ("keyvault", "create", "-g", GROUP, "-n", "kiln-kv", "-l", "westeurope")
+    made = place.cli.az(*vault, "--enable-rbac-authorization", "true")
+    grant(place.world, APP_OBJECT, "Key Vault Secrets Officer", made["id"])
+    place.cli.az(
+        *("keyvault", "secret", "set", "--vault-name", "kiln-kv", "-n", "scoring-key"),
+        *("--value", "from-the-vault"),
+    )
+    reference = "@Microsoft.KeyVault(SecretUri=https://kiln-kv.vault.azure.net/secrets/scoring-key)"
+    # Without a role the app sees the reference itself, and Azure says why.
+    place.deploy(place.what("one"), place.what("two", GREETING=reference))
+    _wait(lambda: place.ask(hosts[1]).text == f"two {reference}")
+    status = f"{SITE}/slots/staging/config/configreferences/appsettings?api-version=2025-05-01"
+    rest = ("rest", "--method", "get", "--url", f"https://management.azure.com{status}")
+    assert place.cli.az(*rest)["value"][0]["properties"]["status"] == "AccessToKeyVaultDenied"
+    grant(place.world, place.principal.object_id, "Key Vault Secrets User", made["id"])
+    place.slot("restart")
+    _wait(lambda: place.ask(hosts[1]).text == "two from-the-vault")
+    assert place.cli.az(*rest)["value"][0]["properties"]["status"] == "Resolved"
+    # The settings still show the reference, never the secret.
+    settings = place.slot("config", "appsettings", "list")
+    assert reference in [each["value"] for each in settings]
 
 
 def test_what_azure_refuses(place: Place, hosts: tuple[str, str]) -> None:

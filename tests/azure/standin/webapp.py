@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import copy
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tests.azure.standin.directory import directory
+from tests.azure.standin import identities
 from tests.azure.standin.messages import Json, Refused
 from tests.azure.standin.resources import ResourceId, ResourceType, find, of_type
 from tests.azure.standin.shapes import check_shape
@@ -206,19 +206,9 @@ def _plan(world: World, target: ResourceId, body: Json) -> Json | None:
     return world.resources.get(_plan_id(world, target, body).lower())
 
 
-def _check_identities(world: World, target: ResourceId, body: Json) -> None:
-    known = {p.resource for p in directory(world).principals.values() if p.resource}
+def _check_reference(target: ResourceId, body: Json) -> None:
     wanted = (body.get("identity") or {}).get("userAssignedIdentities") or {}
     used = body["properties"].get("keyVaultReferenceIdentity") or "SystemAssigned"
-    for each in wanted:
-        if each.lower() not in known:
-            raise Refused(
-                400,
-                "FailedIdentityOperation",
-                f"Identity operation for resource '{target.text}' failed with error 'Failed to perform "
-                "resource identity operation. Status: 'BadRequest'. Response: "
-                f'\'{{"error":{{"code":"BadRequest","message":"Resource {each} was not found."}}}}\'\'.',
-            )
     if used != "SystemAssigned" and used.lower() not in {each.lower() for each in wanted}:
         raise Refused(
             400,
@@ -239,14 +229,16 @@ def _put_site(world: World, target: ResourceId, body: Json, before: Json | None)
         name = _plan_id(world, target, body).rpartition("/")[2]
         raise Refused(404, "NotFound", f"Server farm with name {name} not found.")
     _check_on_plan(world, target, given.get("siteConfig") or {}, plan)
-    _check_identities(world, target, body)
+    _check_reference(target, body)
     app = apps(world).get(target.key)
     host = f"{host_label(target)}.azurewebsites.net"
     if app is None:
         app = apps(world)[target.key] = App(world, target.text, host, dict(DEFAULTS))
     config = dict(given.get("siteConfig") or {})
     settings = config.pop("appSettings", None)
-    identity = identity_shown(world, body.get("identity") or (before or {}).get("identity"))
+    identity = identities.given(
+        world, target, body.get("identity") or (before or {}).get("identity")
+    )
     app.identities = [each.lower() for each in (identity or {}).get("userAssignedIdentities", {})]
     old = (before or {}).get("properties", {})
     app.vault_identity = str(
@@ -311,21 +303,6 @@ def change(app: App, config: Json, settings: dict[str, str] | None) -> None:
 
 #: Settings besides the image that make an app start again.
 STARTS = ("acrUseManagedIdentityCreds", "acrUserManagedIdentityID", "appCommandLine", "alwaysOn")
-
-
-def identity_shown(world: World, identity: Any) -> Json | None:
-    """The identity block with the ids the directory knows."""
-    if not identity or identity["type"] == "None":
-        return None
-    people = {p.resource: p for p in directory(world).principals.values() if p.resource}
-    found = {
-        each: {
-            "principalId": people[each.lower()].object_id,
-            "clientId": people[each.lower()].app_id,
-        }
-        for each in identity.get("userAssignedIdentities") or {}
-    }
-    return {"type": identity["type"], "userAssignedIdentities": found}
 
 
 def _show_site(world: World, resource: Json) -> Json:

@@ -6,8 +6,9 @@ container cannot have is `SERVER`: a client may send back what GET showed it, an
 
 from __future__ import annotations
 
+from tests.azure.standin.identities import BLOCK
 from tests.azure.standin.messages import Json
-from tests.azure.standin.shapes import ANY, FLAG, NUMBER, SERVER, TEXT, TRACKED, Map, Optional
+from tests.azure.standin.shapes import ANY, FLAG, NUMBER, SERVER, TEXT, TRACKED, Optional
 
 OWN = {"id": SERVER, "name": SERVER, "type": SERVER}
 PLAN_SHAPE = {
@@ -150,14 +151,7 @@ SITE_PROPERTIES = {
 SITE_SHAPE = {
     **TRACKED,
     "kind": Optional(TEXT),
-    "identity": Optional(
-        {
-            "type": {"None", "SystemAssigned", "UserAssigned", "SystemAssigned, UserAssigned"},
-            "userAssignedIdentities": Optional(Map(ANY)),
-            "principalId": SERVER,
-            "tenantId": SERVER,
-        }
-    ),
+    "identity": Optional(BLOCK),
     "extendedLocation": SERVER,
     "properties": SITE_PROPERTIES,
 }
