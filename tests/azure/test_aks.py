@@ -16,7 +16,7 @@ import trustme
 from scripts.platforms.azure.manifests import Tls, Wanted, as_yaml, render
 from tests.azure.cli import Cli
 from tests.azure.services import Word, push
-from tests.azure.standin.access import grant, only
+from tests.azure.standin.access import only
 from tests.azure.standin.aks import clusters, make_cluster
 from tests.azure.standin.standin import StandIn
 from tests.azure.standin.world import APP_OBJECT, SUBSCRIPTION
@@ -37,15 +37,16 @@ class Place:
         self.folder = folder
         self.world = standin.world
         self.cli.az("group", "create", "-n", GROUP, "-l", "westeurope")
-        registry = self.cli.az("acr", "create", "-g", GROUP, "-n", REGISTRY, "--sku", "Standard")
+        self.cli.az("acr", "create", "-g", GROUP, "-n", REGISTRY, "--sku", "Standard")
         self.builds = {word: Word(folder / word, word) for word in ("one", "two")}
         self.images = {}
         for word, build in self.builds.items():
             build.run()
             self.images[word] = push(self.cli, REGISTRY, word, build)
-        self.id = make_cluster(self.world, SCOPE, CLUSTER)
-        self.cluster = clusters(self.world)[self.id.lower()]
-        grant(self.world, self.cluster.kubelet.object_id, "AcrPull", registry["id"])
+        create = f"aks create -g {GROUP} -n {CLUSTER} --node-count 3 --node-vm-size Standard_DS2_v2"
+        network = "--network-plugin azure --network-policy azure --no-ssh-key"
+        made = self.cli.az(*f"{create} {network} --attach-acr {REGISTRY}".split())
+        self.cluster = clusters(self.world)[made["id"].lower()]
 
     def invoke(self, command: str, *files: Path) -> tuple[int, str]:
         """The exit code and the output of a command in the cluster."""
@@ -276,7 +277,9 @@ def test_pods_that_are_not_restricted_are_not_made(place: Place) -> None:
 
 
 def test_a_command_that_is_not_run(place: Place) -> None:
-    place.world.faults.trouble("cluster stopped", 1)
+    cluster = ("-g", GROUP, "-n", CLUSTER)
+    place.cli.az("aks", "stop", *cluster)
+    assert place.cli.az("aks", "show", *cluster)["powerState"]["code"] == "Stopped"
     invoke = (
         "aks",
         "command",
@@ -289,6 +292,7 @@ def test_a_command_that_is_not_run(place: Place) -> None:
         "kubectl version",
     )
     assert "run command is not allowed" in place.cli.az_fails(*invoke)
+    place.cli.az("aks", "start", *cluster)
     place.world.faults.trouble("command invoke fails", 1)
     failed = place.cli.run("az", *invoke, check=False)
     # az finds the state in the answer and tells no reason.
@@ -315,6 +319,14 @@ def test_somebody_without_the_role(place: Place) -> None:
         assert "managedClusters/runCommand/action" in said
     finally:
         only(place.world, APP_OBJECT, "Owner")
+
+
+def test_what_is_refused_of_a_cluster(place: Place) -> None:
+    create = ("aks", "create", "-g", GROUP, "-n", "another", "--no-ssh-key")
+    assert "not supported in this region" in place.cli.az_fails(*create, "-k", "1.12")
+    assert "is not allowed" in place.cli.az_fails(*create, "--node-vm-size", "Standard_NOTHING")
+    place.world.faults.trouble("no AKS quota", 1)
+    assert "Insufficient regional vcpu quota" in place.cli.az_fails(*create)
 
 
 def test_nodes_that_may_not_pull(place: Place) -> None:

@@ -50,6 +50,8 @@ class Engine:
 
     world: World
     routes: Routes
+    #: Tags that pulls left in the engine.
+    copied: list[str] = field(default_factory=list)
     #: References that are images of the engine (ids) without a registry; a test adds to them.
     offered: dict[str, str] = field(default_factory=dict)
 
@@ -70,6 +72,9 @@ class Engine:
         for each in self.client.containers.list(all=True, filters={"label": self.label}):
             with suppress(Exception):
                 each.remove(force=True)
+        for tag in self.copied:
+            with suppress(Exception):
+                self.client.images.remove(tag, noprune=True)
 
 
 def engine(world: World) -> Engine:
@@ -339,11 +344,13 @@ def _is_here(config: str) -> bool:
 def _copy(world: World, server: str, source: str, token: str, config: str) -> None:
     """Bring an image into the engine. The token is this stand-in's own and lives for an hour."""
     host, port = world.backends[server].address
+    tag = f"slipway-standin:{config.removeprefix('sha256:')[:20]}"
+    engine(world).copied.append(tag)
     done = subprocess.run(
         [
             *("skopeo", "copy", "--quiet", "--src-tls-verify=false", "--src-registry-token", token),
             f"docker://{host}:{port}/{source}",
-            f"docker-daemon:slipway-standin:{config.removeprefix('sha256:')[:20]}",
+            f"docker-daemon:{tag}",
         ],
         capture_output=True,
         text=True,

@@ -15,6 +15,7 @@ from tests.azure.standin import identities
 from tests.azure.standin.messages import Json, Refused
 from tests.azure.standin.resources import ResourceId, ResourceType, find, of_type
 from tests.azure.standin.shapes import check_shape
+from tests.azure.standin.taken import taken
 from tests.azure.standin.webapp_app import App
 from tests.azure.standin.webapp_shapes import DEFAULTS, PLAN_SHAPE, SITE_SHAPE
 from tests.azure.standin.world import REGIONS, World, now
@@ -162,9 +163,10 @@ def _check_site(world: World, target: ResourceId, body: Json) -> None:
     whole = host_label(target)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,58}[A-Za-z0-9]", name) or len(whole) > 59:
         raise Refused(400, "BadRequest", f"The host name {whole}.azurewebsites.net is invalid.")
-    for other in apps(world).values():
-        if other.host == f"{whole}.azurewebsites.net" and other.id.lower() != target.key:
-            raise Refused(409, "Conflict", f"Website with given name {name} already exists.")
+    host = f"{whole}.azurewebsites.net"
+    others = {app.host for app in apps(world).values() if app.id.lower() != target.key}
+    if host in others or taken(world, SITE, whole):
+        raise Refused(409, "Conflict", f"Website with given name {name} already exists.")
     config = body["properties"].get("siteConfig") or {}
     check_image(str(config.get("linuxFxVersion") or ""))
     # A template may make the plan itself: what hangs on it is looked at again when the site is made.

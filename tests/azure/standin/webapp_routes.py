@@ -15,6 +15,7 @@ from tests.azure.standin import generic, operations
 from tests.azure.standin.messages import Answer, Json, Refused, Request
 from tests.azure.standin.routes import ARM
 from tests.azure.standin.shapes import FLAG, SERVER, TEXT, Map, Optional, check_shape
+from tests.azure.standin.taken import taken
 from tests.azure.standin.webapp import (
     PLAN,
     SITE,
@@ -361,7 +362,8 @@ def add(parts: Parts) -> None:
             "ResourceNameAvailabilityRequest",
         )
         host = f"{body['name'].lower()}.azurewebsites.net"
-        if any(app.host == host for app in apps(world).values()):
+        known = any(app.host == host for app in apps(world).values())
+        if known or taken(world, SITE, body["name"]):
             message = (
                 f"Hostname '{body['name'].lower()}' already exists. Please select a different name."
             )

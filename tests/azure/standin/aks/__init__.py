@@ -1,4 +1,4 @@
-"""Azure Kubernetes Service: clusters that are there already, and commands run in them.
+"""Azure Kubernetes Service: clusters, and commands run in them.
 
 A cluster's objects are in memory; its pods are real containers. Clients reach it by
 `az aks command invoke` only, as with a private cluster.
@@ -18,33 +18,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.azure.standin import operations
 from tests.azure.standin.aks import kubectl
 from tests.azure.standin.aks.cluster import Cluster
-from tests.azure.standin.aks.rollout import Controllers
-from tests.azure.standin.directory import directory
+from tests.azure.standin.aks.managed import (
+    KIND,
+    SPEC,
+    TYPE,
+    VERSIONS,
+    attach,
+    clusters,
+    make_cluster,
+)
 from tests.azure.standin.messages import Answer, Json, Refused, Request
-from tests.azure.standin.resources import ResourceId, ResourceType, find
+from tests.azure.standin.resources import find
 from tests.azure.standin.routes import ARM
-from tests.azure.standin.shapes import ANY, TEXT, TRACKED, Map, Optional, check_shape
+from tests.azure.standin.shapes import TEXT, Optional, check_shape
 from tests.azure.standin.world import World, new_id, now
 
 if TYPE_CHECKING:
     from tests.azure.standin.standin import Parts
 
-TYPE = "Microsoft.ContainerService/managedClusters"
-VERSIONS = (
-    "2023-08-01",
-    "2024-02-01",
-    "2024-05-01",
-    "2024-09-01",
-    "2025-01-01",
-    "2025-05-01",
-    "2025-10-01",
-    "2026-04-01",
-    "2026-05-01",
-    "2026-06-01",
-)
-SPEC = "REST spec containerservice/resource-manager (ManagedClusters)"
 PATH = "/subscriptions/{s}/resourceGroups/{g}/providers/" + TYPE + "/{name}"
 #: What a command may print before it is cut. Source: learn.microsoft.com/azure/aks/access-private-cluster.
 MOST_LOG = 512 * 1024
@@ -81,96 +75,6 @@ class Command:
         return {"id": self.id, "properties": properties}
 
 
-def clusters(world: World) -> dict[str, Cluster]:
-    """Those there are, by resource key."""
-    found: dict[str, Cluster] = world.rooms.setdefault("clusters", {})
-    return found
-
-
-def make_cluster(
-    world: World, group_id: str, name: str, region: str = "westeurope", *, nodes: int = 3
-) -> str:
-    """A cluster in a group that is there, as somebody made it before; its id.
-
-    Its kubelet's identity is `<name>-agentpool`: give it AcrPull with `access.grant`.
-    """
-    made = f"{group_id}/providers/{TYPE}/{name}"
-    node_group = f"MC_{group_id.rpartition('/')[2]}_{name}_{region}"
-    kubelet_id = (
-        f"{group_id.rpartition('/')[0]}/{node_group}/providers/"
-        f"Microsoft.ManagedIdentity/userAssignedIdentities/{name}-agentpool"
-    )
-    kubelet = directory(world).add_identity(f"{name}-agentpool", kubelet_id)
-    cluster = Cluster(world, made, region, kubelet, nodes)
-    controllers = Controllers(cluster)
-    world.closing.append(controllers.close)
-    clusters(world)[made.lower()] = cluster
-    pool = {
-        "name": "nodepool1",
-        "count": nodes,
-        "vmSize": "Standard_DS2_v2",
-        "mode": "System",
-        "osType": "Linux",
-        "provisioningState": "Succeeded",
-        "powerState": {"code": "Running"},
-        "orchestratorVersion": "1.33",
-        "currentOrchestratorVersion": "1.33.5",
-    }
-    world.resources[made.lower()] = {
-        "id": made,
-        "name": name,
-        "type": TYPE,
-        "location": region,
-        "tags": None,
-        "sku": {"name": "Base", "tier": "Free"},
-        "identity": {"type": "SystemAssigned", "principalId": new_id(), "tenantId": new_id()},
-        "properties": {
-            "provisioningState": "Succeeded",
-            "powerState": {"code": "Running"},
-            "kubernetesVersion": "1.33",
-            "currentKubernetesVersion": "1.33.5",
-            "dnsPrefix": f"{name}-dns",
-            "fqdn": f"{name}-dns-1234.hcp.{region}.azmk8s.io",
-            "agentPoolProfiles": [pool],
-            "nodeResourceGroup": node_group,
-            "enableRBAC": True,
-            "networkProfile": {"networkPlugin": "azure", "loadBalancerSku": "standard"},
-            "identityProfile": {
-                "kubeletidentity": {
-                    "resourceId": kubelet_id,
-                    "clientId": kubelet.app_id,
-                    "objectId": kubelet.object_id,
-                }
-            },
-            "disableLocalAccounts": False,
-        },
-    }
-    return made
-
-
-def _check(world: World, target: ResourceId, body: Json) -> None:
-    """Clusters are there or not: nothing here makes or changes one."""
-    check_shape(
-        body,
-        {
-            **TRACKED,
-            "sku": Optional(ANY),
-            "identity": Optional(ANY),
-            "properties": Optional(Map(ANY)),
-        },
-        TYPE,
-    )
-    raise Refused(
-        501, "StandInMakesNoClusters", "The stand-in's clusters are made by `make_cluster`."
-    )
-
-
-def _delete(world: World, target: ResourceId, resource: Json) -> None:
-    cluster = clusters(world).pop(target.key, None)
-    if cluster is not None:
-        cluster.closed.set()
-
-
 def _files(text: str) -> dict[str, bytes]:
     """The files of a request: a zip in base64."""
     if not text:
@@ -197,9 +101,7 @@ def _run(cluster: Cluster, command: Command, text: str, files: dict[str, bytes])
 def _begin(world: World, resource: Json, body: Json) -> Command:
     """Start what is asked for on a thread."""
     cluster = clusters(world)[str(resource["id"]).lower()]
-    if resource["properties"]["powerState"]["code"] != "Running" or world.faults.has(
-        "cluster stopped"
-    ):
+    if cluster.stopped or world.faults.has("cluster stopped"):
         raise Refused(
             400,
             "OperationNotAllowed",
@@ -234,7 +136,18 @@ def add(parts: Parts) -> None:
     faults.declare("cluster stopped", "the cluster was stopped and runs no command")
     faults.declare("command invoke fails", "the command's own pod does not come up")
     faults.declare("command invoke hangs", "a command never comes to an end")
-    parts.types.add(ResourceType(TYPE, VERSIONS, SPEC, check=_check, delete=_delete))
+    faults.declare("no AKS quota", "the region has no cores left for a cluster")
+    parts.types.add(KIND)
+
+    def power(world: World, request: Request, s: str, g: str, name: str) -> Answer:
+        at, _, verb = request.path.rpartition("/")
+        cluster = clusters(world)[str(find(world, at)["id"]).lower()]
+        cluster.stopped = verb.lower() == "stop"
+        operation = operations.begin(world, 1, dict)
+        return Answer(202, None, operations.location_headers(operation, request.api_version))
+
+    for verb in ("/stop", "/start"):
+        parts.routes.add(ARM, "POST", PATH + verb, source=SPEC, versions=VERSIONS)(power)
 
     @parts.routes.add(ARM, "POST", PATH + "/runCommand", source=SPEC, versions=VERSIONS)
     def run_command(world: World, request: Request, s: str, g: str, name: str) -> Answer:
@@ -261,3 +174,6 @@ def add(parts: Parts) -> None:
         found.done.wait(1)
         time.sleep(0)
         return Answer(200 if found.done.is_set() else 202, found.shown())
+
+
+__all__ = ["TYPE", "add", "attach", "clusters", "make_cluster"]

@@ -6,7 +6,7 @@ import base64
 import copy
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,10 @@ class Cluster:
     lock: threading.RLock = field(default_factory=threading.RLock)
     closed: threading.Event = field(default_factory=threading.Event)
     version: int = 1000
+    #: Somebody stopped it: its API server answers nothing.
+    stopped: bool = False
+    #: Ends what its controllers run.
+    close: Callable[[], None] = field(default=lambda: None)
 
     def __post_init__(self) -> None:
         for name in ("default", "kube-system"):

@@ -439,7 +439,7 @@ def _logs(call: Call, say: Say) -> None:
         if not call.option("--tail"):
             tail = 10  # kubectl's own with a selector
     else:
-        pods = _named_pods(call)
+        pods = _named_pods(call, say)
     for key in pods:
         pod = call.cluster.pods[key]
         names = [container["name"] for container in pod.spec["containers"]]
@@ -466,7 +466,7 @@ def _matches(call: Call, made: Json) -> bool:
     return str(metadata["namespace"]) == call.namespace and call.labels.items() <= labels.items()
 
 
-def _named_pods(call: Call) -> list[tuple[str, str, str]]:
+def _named_pods(call: Call, say: Say) -> list[tuple[str, str, str]]:
     word = call.words[0] if call.words else ""
     kind, slash, name = word.partition("/")
     if not slash:
@@ -484,6 +484,10 @@ def _named_pods(call: Call) -> list[tuple[str, str, str]]:
     ]
     if not pods:
         raise Invalid(f"error: timed out waiting for the condition: no pod of {word}")
+    # Ready ones first, as kubectl sorts them.
+    pods.sort(key=lambda key: not call.cluster.pods[key].ready)
+    if len(pods) > 1:
+        say(f"Found {len(pods)} pods, using pod/{pods[0][2]}")
     return pods[:1]
 
 
