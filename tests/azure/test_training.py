@@ -179,3 +179,20 @@ def test_no_secret_travels_with_a_run(clone: AzureClone) -> None:
             if secrets_in(text, clone):
                 runs[str(path)] = text
     assert not runs
+
+
+def test_a_run_that_loses_its_node_begins_again(clone: AzureClone) -> None:
+    clone.run("data")
+    clone.standin.world.faults.trouble("node preempted", 1)
+    clone.run("train", PARAMS="alpha=7")
+    assert clone.records["train"]["parameters"] == {"alpha": 7}
+
+
+def test_a_run_that_azure_fails_can_be_had_again(clone: AzureClone) -> None:
+    clone.run("data")
+    clone.standin.world.faults.trouble("a run fails", 1)
+    said = clone.run("train", code=1, PARAMS="alpha=8")
+    assert "the node stopped responding" in said or "AzureMLCompute job failed" in said
+    assert "run `make train` again" in said
+    clone.run("train", PARAMS="alpha=8")
+    assert clone.records["train"]["parameters"] == {"alpha": 8}

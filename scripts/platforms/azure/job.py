@@ -186,7 +186,7 @@ class Job:
         try:
             result: Result = judge(context)
         except Refused as refused:
-            self._tell(OUTCOME, "refused", refused.message)
+            self._tell("refused", refused.message)
             raise
         return result
 
@@ -204,7 +204,7 @@ class Job:
             return
         if code:
             failed = records.find_failed(self.stage) or {}
-            self._tell(OUTCOME, "failed", f"{self.stage}: {failed.get('message', 'failed')}")
+            self._tell("failed", f"{self.stage}: {failed.get('message', 'failed')}")
             return
         record = records.read(self.stage)
         if self.stage == "train":
@@ -214,23 +214,25 @@ class Job:
             if record["outcome"] == "kept":
                 self._keep(record["message"])
         else:
-            self._tell(OUTCOME, record["outcome"], record["message"])
+            self._tell(record["outcome"], record["message"])
             self.parent.tag(VERSION, str(record["version"]))
 
     def _keep(self, why: str) -> None:
         """The candidate is not better: nothing of the pipeline is left to do."""
-        self._tell(OUTCOME, "kept", why)
+        self._tell("kept", why)
         if self.options.allow_run_cancel == "true":
             console.step("cancelling the pipeline's run: there is nothing to register")
             self.parent.cancel()
 
-    def _tell(self, tag: str, outcome: str, why: str) -> None:
-        if self.parent is not None:
-            tags = self.parent.get_tags()
-            if outcome == "failed" and tags.get(OUTCOME) == "refused":
-                return
-            self.parent.set_tags({tag: outcome, REASON: why[:1000]})
-            self.present.set_tags({tag: outcome, REASON: why[:1000]})
+    def _tell(self, outcome: str, why: str) -> None:
+        """Say in the tags of the pipeline's run, and of this step, how it ends."""
+        if self.parent is None:
+            return
+        if outcome == "failed" and self.parent.get_tags().get(OUTCOME) == "refused":
+            return
+        tags = {OUTCOME: outcome, REASON: why[:1000]}
+        self.parent.set_tags(tags)
+        self.present.set_tags(tags)
 
 
 def unjudged(train: Mapping[str, Any]) -> dict[str, Any]:
@@ -269,7 +271,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     code = run_verb(options.stage, body, outcome=False)
     if job:
-        job[0].finish(open_records(clone_root(), context[0].settings), code)
+        try:
+            with explained("what the stage left"):
+                job[0].finish(open_records(clone_root(), context[0].settings), code)
+        except SlipwayError as error:
+            console.error(str(error))
+            return code or error.exit_code
     return code
 
 

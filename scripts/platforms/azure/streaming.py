@@ -105,7 +105,8 @@ def ask_to_cancel(run: Any, again: str) -> None:
             run.cancel()
         console.step(f"run {run.id} is cancelled")
     else:
-        console.step(f"run {run.id} goes on without us: {again}")
+        console.step(f"run {run.id} goes on without us; {again}")
+        console.step(f"its page, where it can be cancelled: {run.get_portal_url()}")
 
 
 def log_text(details: dict[str, Any]) -> str:

@@ -60,28 +60,29 @@ class Cluster:
         params = context.call.get("PARAMS", "")
         inputs = inputs_hash(self.root, self.settings, {"data": data["sha256"], "params": params})
         marker = Marker(context.records)
-        run = self._begun(tracking, marker, inputs, anew=bool(context.call.get("FORCE")))
+        run = self._begun(context, tracking, marker, inputs)
         if run is None:
             run = self._submit(tracking, marker, inputs, file, data["sha256"], params)
         status = Follower(run).follow("`make train` goes on with it")
-        return self._collect(context, tracking, marker, run, status)
+        return self._collect(context, tracking, run, status)
 
-    def _begun(self, tracking: AzureTracking, marker: Marker, inputs: str, *, anew: bool) -> Any:
-        """The run that an earlier call submitted from the same inputs, unless that has failed."""
-        known = marker.read()
-        if known is None or known["inputs"] != inputs:
+    def _begun(self, context: Context, tracking: AzureTracking, marker: Marker, inputs: str) -> Any:
+        """The run that an earlier call submitted from the same inputs and did not see to its end."""
+        known, train = marker.read(), context.records.find("train") or {}
+        if known is None or known["inputs"] != inputs or known["run_id"] == train.get("run_id"):
             return None
+        workspace = tracking.workspace
         with explained(f"run {known['run_id']}"), silenced():
             from azureml.core import Run
 
             try:
-                run = Run.get(tracking.workspace, known["run_id"])
+                run = Run.get(workspace, known["run_id"])
                 status = run.get_status()
             except Exception as error:
                 if status_of(error) != 404:
                     raise
                 return None
-        if status in ENDED and (status != "Completed" or known["collected"] or anew):
+        if status in ENDED and (status != "Completed" or context.call.get("FORCE")):
             return None
         console.step(f"going on with run {run.id} ({status.lower()})")
         return run
@@ -123,9 +124,7 @@ class Cluster:
                 run_id=run_id,
             )
 
-    def _collect(
-        self, context: Context, tracking: AzureTracking, marker: Marker, run: Any, status: str
-    ) -> Result:
+    def _collect(self, context: Context, tracking: AzureTracking, run: Any, status: str) -> Result:
         from scripts.verb import Result
 
         if status != "Completed":
@@ -136,7 +135,6 @@ class Cluster:
             fetched = tracking.download(str(run.id), "plots")
             shutil.rmtree(plots, ignore_errors=True)
             shutil.copytree(fetched, plots)
-        marker.collected()
         record = {name: value for name, value in found.items() if name not in ENVELOPE}
         return Result(str(found["message"]), record, str(found["outcome"]))
 
@@ -157,16 +155,10 @@ class Marker:
     def read(self) -> dict[str, Any] | None:
         try:
             found = json.loads(self._path.read_text("utf-8"))
-            return {name: found[name] for name in ("inputs", "run_id", "experiment", "collected")}
+            return {name: found[name] for name in ("inputs", "run_id", "experiment")}
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def write(self, found: dict[str, Any]) -> None:
-        text = json.dumps({"collected": False, **found}, indent=2) + "\n"
+        text = json.dumps(found, indent=2) + "\n"
         write_atomic(self._path, text.encode())
-
-    def collected(self) -> None:
-        """The run's result has become the train record: the next call trains anew."""
-        found = self.read()
-        if found is not None:
-            self.write({**found, "collected": True})
