@@ -93,6 +93,7 @@ def test_a_worse_candidate_cancels_the_run_and_says_why(clone: AzureClone) -> No
     assert len(model_versions(clone)) == before
 
 
+@pytest.mark.slow
 def test_without_leave_to_cancel_the_run_ends_and_registers_nothing(clone: AzureClone) -> None:
     before = len(model_versions(clone))
     worse_model(clone)
@@ -104,6 +105,7 @@ def test_without_leave_to_cancel_the_run_ends_and_registers_nothing(clone: Azure
     assert len(model_versions(clone)) == before
 
 
+@pytest.mark.slow
 def test_a_better_candidate_replaces_the_champion(clone: AzureClone) -> None:
     before = len(model_versions(clone))
     estimator = rooms.REGRESSOR_ESTIMATOR.replace('{"alpha": 1.0}', '{"alpha": 1e-9}')
@@ -124,6 +126,7 @@ def test_a_better_candidate_replaces_the_champion(clone: AzureClone) -> None:
     assert model_versions(clone)[-1]["kvTags"]["decision"] == "promoted"
 
 
+@pytest.mark.slow
 def test_the_gate_can_be_left_out(clone: AzureClone) -> None:
     before = len(model_versions(clone))
     worse_model(clone)
@@ -147,6 +150,7 @@ def test_a_job_elsewhere_may_run_it(clone: AzureClone) -> None:
     assert len(runs(clone)) == before
 
 
+@pytest.mark.slow
 def test_older_pipelines_can_be_disabled(clone: AzureClone) -> None:
     clone.save(DISABLE_OLDER_PIPELINES="true")
     clone.run("publish_pipeline", BUILD_BUILDID="107")
@@ -156,6 +160,7 @@ def test_older_pipelines_can_be_disabled(clone: AzureClone) -> None:
     clone.run("run_pipeline", BUILD_BUILDID="107", WAIT="0")
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_is_shown_with_its_reason(clone: AzureClone) -> None:
     estimator = rooms.REGRESSOR_ESTIMATOR.replace("Ridge(**parameters)", "Ridge(alpha='many')")
     (clone.path / "model" / "estimator.py").write_text(estimator)

@@ -141,6 +141,7 @@ def test_an_interrupted_call_goes_on_with_its_run(clone: AzureClone) -> None:
     assert clone.records["train"]["run_id"] == run_id
 
 
+@pytest.mark.slow
 def test_a_cluster_is_scaled_but_its_nodes_never_change(clone: AzureClone) -> None:
     clone.run("data")
     clone.save(AML_CLUSTER_MAX_NODES="6")
@@ -151,6 +152,7 @@ def test_a_cluster_is_scaled_but_its_nodes_never_change(clone: AzureClone) -> No
     assert "AML_COMPUTE_CLUSTER_NAME" in said.split("mend:")[1]
 
 
+@pytest.mark.slow
 def test_a_version_of_the_data_set_can_be_asked_for(clone: AzureClone) -> None:
     clone.run("data")
     clone.save(DATASET_VERSION="99")
@@ -181,6 +183,7 @@ def test_no_secret_travels_with_a_run(clone: AzureClone) -> None:
     assert not runs
 
 
+@pytest.mark.slow
 def test_a_run_that_loses_its_node_begins_again(clone: AzureClone) -> None:
     clone.run("data")
     clone.standin.world.faults.trouble("node preempted", 1)
@@ -188,6 +191,7 @@ def test_a_run_that_loses_its_node_begins_again(clone: AzureClone) -> None:
     assert clone.records["train"]["parameters"] == {"alpha": 7}
 
 
+@pytest.mark.slow
 def test_a_run_that_azure_fails_can_be_had_again(clone: AzureClone) -> None:
     clone.run("data")
     clone.standin.world.faults.trouble("a run fails", 1)
