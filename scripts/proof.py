@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,13 +13,16 @@ from scripts.errors import Refused
 from scripts.route import way_to
 
 
-def is_healthy(url: str, *, timeout: float = 5.0) -> bool:
-    """Whether `GET /` is answered with 200 within `timeout` seconds."""
+def is_healthy(url: str, *, timeout: float = 5.0, version: int | None = None) -> bool:
+    """Whether `GET /` is answered with 200 within `timeout` seconds, and by that version of a model."""
     way = way_to(url, timeout)
     try:
         way.request("GET", "/", None, {"Connection": "close"})
-        return way.connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
+        answer = way.connection.getresponse()
+        if answer.status != 200 or version is None:
+            return answer.status == 200
+        return bool(json.loads(answer.read())["version"] == version)
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return False
     finally:
         way.connection.close()
@@ -31,17 +35,19 @@ def wait_healthy(
     alive: Callable[[], bool],
     each: float = 2.0,
     pause: float = 0.03,
+    version: int | None = None,
     still: Callable[[float], None] | None = None,
 ) -> bool:
     """Ask until the service is healthy; False once `timeout` seconds passed or it is not `alive`.
 
-    An answer may take `each` seconds; `pause` lies between two questions. `still` is told every half
+    An answer may take `each` seconds and `pause` lies between two questions; with `version` the answer of
+    another one, which leaves, does not count. `still` is told every half
     minute how many seconds have been waited.
     """
     began = time.monotonic()
     told = 0
     while (waited := time.monotonic() - began) < timeout:
-        if is_healthy(url, timeout=each):
+        if is_healthy(url, timeout=each, version=version):
             return True
         if not alive():
             return False

@@ -146,6 +146,11 @@ class Settings(BaseModel):
     AKS_COMPUTE_NAME: AzureName | None = None
     AKS_DEPLOYMENT_NAME: AzureName | None = None
     WEBAPP_DEPLOYMENT_NAME: AzureName | None = None
+    WEBAPP_SKU: Literal["S1", "S2", "S3", "P0v3", "P1v3", "P2v3", "P3v3"] = "P0v3"
+    DEPLOY_CPU: Annotated[float, Field(ge=0.1, le=4)] = 1.0
+    DEPLOY_MEMORY_GB: Annotated[float, Field(ge=0.25, le=16)] = 1.5
+    AKS_MIN_REPLICAS: Annotated[int, Field(ge=1, le=1000)] = 2
+    AKS_MAX_REPLICAS: Annotated[int, Field(ge=1, le=1000)] = 5
     TLS_CERT_NAME: AzureName | None = None
     ALLOW_HTTP: bool = False
     LOG_WAIT: Annotated[float, Field(ge=0, le=3600)] = 120.0

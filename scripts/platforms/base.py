@@ -122,7 +122,7 @@ class Deployment:
     version: int
     inputs: str
     image_id: str | None
-    kind: str  # "container" or "process"
+    kind: str  # "container", "process", "aci", "webapp" or "aks"
     url: str  # as the host reaches it
     inner_url: str | None  # as the toolbox reaches it on the clone's network
     previous: int | None
@@ -142,6 +142,13 @@ class Endpoint:
 
 class Service(Protocol):
     """The deployed scoring service."""
+
+    @property
+    def log_delay(self) -> float:
+        """Seconds by which lines of its log may come late; 0 where they are there at once."""
+
+    def described(self, deployment: Deployment) -> bytes | None:
+        """The model.json that a deployment serves; None if it cannot be had from here."""
 
     def current(self, release: Release) -> Deployment | None:
         """The serving deployment if it is `release` with the present settings, and healthy.

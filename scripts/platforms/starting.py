@@ -98,24 +98,36 @@ def prove_start(
     `exit_code` gives None while it runs. SlipwayError with the end of its log if it fails; it says
     what serves on.
     """
-    if wait_healthy(url, timeout=START_TIMEOUT, alive=lambda: exit_code() is None):
-        try:
-            prove(url, sample, headers)
-            return
-        except SlipwayError as wrong:
-            reason = f"answers the sample request wrongly: {wrong.message}"
+    healthy = wait_healthy(url, timeout=START_TIMEOUT, alive=lambda: exit_code() is None)
+    if healthy:
+        reason = wrong_answer(url, sample, headers)
     elif (code := exit_code()) is not None:
         reason = f"ended with code {code}"
     else:
         reason = f"is not healthy after {START_TIMEOUT:g} s"
-    lines = [*log()][-LOG_TAIL:] or ["(it logged nothing)"]
-    after = (
-        f"deployment {serving.number} (version {serving.version}) serves on"
-        if serving
-        else "nothing serves"
-    )
+    if reason is not None:
+        after = (
+            f"deployment {serving.number} (version {serving.version}) serves on"
+            if serving
+            else "nothing serves"
+        )
+        raise failed_start(what, reason, log(), after)
+
+
+def wrong_answer(url: str, sample: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
+    """What is wrong with the answer to the sample request; None if nothing is."""
+    try:
+        prove(url, sample, headers)
+    except SlipwayError as wrong:
+        return f"answers the sample request wrongly: {wrong.message}"
+    return None
+
+
+def failed_start(what: str, reason: str, log: Sequence[str], after: str) -> SlipwayError:
+    """The error for a new service that failed, with the end of its log; `after` says what serves."""
+    lines = [*log][-LOG_TAIL:] or ["(it logged nothing)"]
     shown = "".join(f"\n  | {line}" for line in lines)
-    raise SlipwayError(
+    return SlipwayError(
         f"{what} {reason}; {after}. The end of its log:{shown}",
         "mend what the log says, then run the verb again",
     )

@@ -43,20 +43,21 @@ class Place:
             self.cli, GROUP, "puller", ("AcrPull", registry["id"])
         )
 
-    def deploy(self, serving: dict[str, Any], candidate: dict[str, Any], **more: str) -> Any:
-        """arm/webapp.json, with secrets on standard input."""
-        parameters = {
+    def deploy(self, serving: dict[str, Any], candidate: dict[str, Any], **more: Any) -> Any:
+        """arm/webapp.json: the app with `serving`, then the slot with `candidate`."""
+        self._fill(first=True, candidate=serving, **more)
+        return self._fill(first=False, candidate=candidate, **more)
+
+    def _fill(self, **parameters: Any) -> Any:
+        """Deploy the template, its secrets in a file."""
+        values = {
             "name": APP,
             "identity": self.identity,
             "identityClient": self.principal.app_id,
-            "serving": serving,
-            "candidate": candidate,
-            **more,
+            **parameters,
         }
         file = self.cli.home / "parameters.json"
-        file.write_text(
-            json.dumps({"parameters": {k: {"value": v} for k, v in parameters.items()}})
-        )
+        file.write_text(json.dumps({"parameters": {k: {"value": v} for k, v in values.items()}}))
         template = str(self.world.root / "arm" / "webapp.json")
         create = f"deployment group create -g {GROUP} -n webapp -f {template} -p @{file}"
         return self.cli.az(*create.split())
@@ -90,6 +91,8 @@ def place(shared_standin: StandIn, tmp_path_factory: pytest.TempPathFactory) -> 
 def hosts(place: Place) -> tuple[str, str]:
     done = place.deploy(place.what("one"), place.what("two", GREETING="hello"))
     given = done["properties"]["outputs"]
+    # What the slot ran before answers until the other one does.
+    _wait(lambda: place.ask(given["staging"]["value"]).text == "two hello")
     return given["host"]["value"], given["staging"]["value"]
 
 

@@ -152,6 +152,13 @@ class Platform:
             raise UsageError("nothing is deployed", "run `make deploy` first")
         return Endpoint(self.url, {"Authorization": f"Bearer {KEY}"})
 
+    @property
+    def log_delay(self) -> float:
+        return 0.0
+
+    def described(self, deployment: Deployment) -> bytes | None:
+        return None
+
     def logs(self, *, follow: bool = False) -> Iterator[str]:
         yield from self.server.lines if self.server else ()
 

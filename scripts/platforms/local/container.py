@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from scripts.platforms.starting import SERVICE_SECRETS, SERVICE_SETTINGS, read_sample
+from scripts.platforms.starting import SERVICE_SECRETS, SERVICE_SETTINGS
 
 PROVEN = "unless-stopped"
 _ACTIVE = ("running", "restarting", "paused")
@@ -56,12 +56,12 @@ def environment(container: Any) -> dict[str, str]:
     return {name: value for name, _, value in pairs if name in known}
 
 
-def packaged_sample(container: Any) -> Mapping[str, Any]:
-    """The sample in the container's image, which outlives its bundle."""
+def packaged_model(container: Any) -> bytes:
+    """The model.json in the container's image, which outlives its bundle."""
     stream, _ = container.get_archive("/app/model/model.json")
     with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
         member = archive.extractfile(archive.getmembers()[0])
-        return read_sample(member.read() if member else b"")
+        return member.read() if member else b""
 
 
 def log_lines(container: Any, *, follow: bool = False, tail: int | str = "all") -> Iterator[str]:

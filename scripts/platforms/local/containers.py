@@ -33,6 +33,17 @@ class ContainerService:
 
     # What is here
 
+    @property
+    def log_delay(self) -> float:
+        return 0.0
+
+    def described(self, deployment: Deployment) -> bytes | None:
+        with engine.explained():
+            for each in self.here.containers():
+                if box.number(each) == deployment.number:
+                    return box.packaged_model(each)
+        return None
+
     def history(self) -> Sequence[Deployment]:
         with engine.explained():
             return self.here.history()
@@ -128,7 +139,7 @@ class ContainerService:
                 container.attrs["Image"],
                 labels,
                 {**then, **starting.secret_environment(self.settings)},
-                box.packaged_sample(container),
+                starting.read_sample(box.packaged_model(container)),
             )
 
     def stop(self) -> int:

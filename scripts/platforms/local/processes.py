@@ -37,6 +37,13 @@ class ProcessService:
 
     # What is here
 
+    @property
+    def log_delay(self) -> float:
+        return 0.0
+
+    def described(self, deployment: Deployment) -> bytes | None:
+        return None
+
     def history(self) -> Sequence[Deployment]:
         state = read_state(self.folder)
         alive = any(pids.is_running(each["pid"], each["identity"]) for each in state["servers"])

@@ -34,6 +34,7 @@ from tests.azure.standin import (
     registry_tokens,
     signin,
     storage,
+    tags,
     vaults,
     webapp,
     webapp_routes,
@@ -84,6 +85,7 @@ MODULES: Sequence[Callable[[Parts], None]] = (
     insights.add,
     identities.add,
     mlworkspaces.add,
+    tags.add,
     generic.add,
 )
 

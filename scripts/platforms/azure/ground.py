@@ -1,0 +1,110 @@
+"""What every deployment on Azure needs to know, each asked for once, when it is first needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from scripts.errors import UsageError
+from scripts.platforms import starting
+from scripts.platforms.azure.az import Az
+from scripts.platforms.azure.certificate import Certificate, certificate
+from scripts.platforms.azure.images import AzureImages
+from scripts.platforms.azure.key import scoring_key
+from scripts.platforms.azure.place import Place, place
+from scripts.settings import Settings
+
+#: Settings of where it runs, which a deployment keeps beside the service's own.
+SIZES = ("DEPLOY_CPU", "DEPLOY_MEMORY_GB")
+TELEMETRY = "APPLICATIONINSIGHTS_CONNECTION_STRING"
+
+
+class Ground:
+    """The place, the registry, the secrets and the settings of one clone's service."""
+
+    def __init__(self, root: Path, settings: Settings, az: Az) -> None:
+        self.root = root
+        self.settings = settings
+        self.az = az
+        self.images = AzureImages(root, settings, az)
+
+    @cached_property
+    def place(self) -> Place:
+        return place(self.root, self.settings, self.az)
+
+    @cached_property
+    def key(self) -> SecretStr:
+        """The service's key."""
+        return scoring_key(self.place, self.az)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What a client sends along."""
+        return {"Authorization": f"Bearer {self.key.get_secret_value()}"}
+
+    @cached_property
+    def telemetry(self) -> str | None:
+        """Where traces go: the setting, else the workspace's Application Insights."""
+        if self.settings.APPLICATIONINSIGHTS_CONNECTION_STRING:
+            return self.settings.APPLICATIONINSIGHTS_CONNECTION_STRING.get_secret_value()
+        if not self.place.insights_id.startswith("/"):
+            return None
+        query = ("--query", "properties.ConnectionString")
+        found = self.az.find("resource", "show", "--ids", self.place.insights_id, *query)
+        return str(found) if found else None
+
+    @cached_property
+    def certificate(self) -> Certificate | None:
+        """The certificate that HTTPS is answered with, if one is named."""
+        name = self.settings.TLS_CERT_NAME
+        return certificate(self.place, self.az, name) if name else None
+
+    def secrets(self) -> dict[str, str]:
+        """The service's secrets, as its environment has them."""
+        found = {**starting.secret_environment(self.settings)}
+        if (where := self.telemetry) is not None:
+            found[TELEMETRY] = where
+        return {**found, "SCORING_KEY": self.key.get_secret_value()}
+
+    def secrets_hash(self, salt: str) -> str:
+        """One line for what may change of the secrets; `salt` (the image) hides that a key is used again.
+
+        Where traces go follows from the place, so it is left out: it costs a call to ask.
+        """
+        kept = {**starting.secret_environment(self.settings)}
+        kept["SCORING_KEY"] = self.key.get_secret_value()
+        if self.certificate is not None:
+            kept["certificate"] = self.certificate.thumbprint
+        text = json.dumps([salt, sorted(kept.items())])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def wanted_settings(self, sizes: tuple[str, ...] = SIZES) -> dict[str, str]:
+        """The service's settings of now, and how large it is."""
+        values = {name: getattr(self.settings, name) for name in sizes}
+        more = {n: v if isinstance(v, str) else f"{v:g}" for n, v in values.items()}
+        return {**starting.service_settings(self.settings), **more}
+
+    def label(self, name: str) -> str:
+        """A host label for `name` that no other subscription or group has."""
+        where = f"{self.place.subscription}/{self.place.group}".lower()
+        return f"{name.lower()[:50]}-{hashlib.sha256(where.encode()).hexdigest()[:8]}"
+
+    def require_tls(self, target: str) -> None:
+        """UsageError where neither a certificate is named nor plain HTTP allowed."""
+        if self.settings.TLS_CERT_NAME or self.settings.ALLOW_HTTP:
+            return
+        raise UsageError(
+            f"TLS_CERT_NAME is not set, and DEPLOY_TARGET={target} has no HTTPS without a certificate",
+            f"name a certificate of the vault {self.place.vault} in TLS_CERT_NAME, or set"
+            " ALLOW_HTTP=true, or DEPLOY_TARGET=webapp, which always has HTTPS",
+        )
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """What of a deployment's settings the service itself reads."""
+    return {name: settings[name] for name in starting.SERVICE_SETTINGS if name in settings}

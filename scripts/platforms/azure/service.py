@@ -1,0 +1,268 @@
+"""The deployed service on Azure: what its three targets share.
+
+A target says how to look (`_look`), how to bring a deployment up and let it serve (`_replace`), and how
+to stop; the rules of deployments are those of every platform (scripts.platforms.deployments).
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from scripts import console
+from scripts.errors import UsageError
+from scripts.platforms import deployments, starting
+from scripts.platforms.azure import deployed
+from scripts.platforms.azure.az import Az
+from scripts.platforms.azure.deployed import Kept, State
+from scripts.platforms.azure.ground import Ground
+from scripts.platforms.azure.images import pinned
+from scripts.platforms.base import Deployment, Endpoint, Image, Release, Service
+from scripts.proof import is_healthy, wait_healthy
+from scripts.settings import Settings
+from scripts.verb import now
+
+#: Seconds a new service may take until it is healthy: a large image is pulled, a node is started.
+START_TIMEOUT = 600.0
+#: Seconds one answer may take meanwhile, and between two questions.
+EACH, PAUSE = 10.0, 0.5
+#: Seconds between two looks whether it has ended, each of which is a call.
+LOOK = 12.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What there is: `running` says whether it should answer, at `url`; `detail` is the target's own."""
+
+    state: State
+    running: bool
+    url: str
+    detail: Any = None
+
+
+def connect_service(root: Path, settings: Settings, az: Az) -> Service:
+    """The service on DEPLOY_TARGET."""
+    if settings.DEPLOY_TARGET == "aci":
+        from scripts.platforms.azure.aci import ContainerInstance
+
+        return ContainerInstance(root, settings, az)
+    if settings.DEPLOY_TARGET == "webapp":
+        from scripts.platforms.azure.webapp import WebApp
+
+        return WebApp(root, settings, az)
+    from scripts.platforms.azure.aks import Kubernetes
+
+    return Kubernetes(root, settings, az)
+
+
+class AzureService(ABC):
+    """One service of one clone; an instance lives as long as a verb."""
+
+    kind: str
+    #: What its size is called in the settings.
+    sizes: tuple[str, ...] = ("DEPLOY_CPU", "DEPLOY_MEMORY_GB")
+    #: Whether what is still to be proven stands where the last proven one served.
+    in_place = False
+
+    def __init__(self, root: Path, settings: Settings, az: Az) -> None:
+        self.root = root
+        self.settings = settings
+        self.az = az
+        self.ground = Ground(root, settings, az)
+        self._seen: Seen | None = None
+
+    # What a target does
+
+    @abstractmethod
+    def _look(self) -> Seen:
+        """Ask Azure what there is."""
+
+    @abstractmethod
+    def _replace(self, seen: Seen, new: Kept, sample: Mapping[str, Any]) -> State:
+        """Bring `new` up, prove it and let it serve; SlipwayError, with the old one serving, if it fails."""
+
+    @abstractmethod
+    def _stop(self, seen: Seen) -> None:
+        """Let it answer no more."""
+
+    @abstractmethod
+    def logs(self, *, follow: bool = False) -> Iterator[str]: ...
+
+    def _check(self) -> None:
+        """UsageError where settings do not allow a deployment there."""
+        self.ground.require_tls(self.kind)
+
+    def _secrets_hash(self, image: str) -> str:
+        return self.ground.secrets_hash(image)
+
+    # What is there
+
+    @property
+    def log_delay(self) -> float:
+        return self.settings.LOG_WAIT
+
+    @property
+    def seen(self) -> Seen:
+        """What there is, asked for once."""
+        if self._seen is None:
+            self._seen = self._look()
+        return self._seen
+
+    def history(self) -> Sequence[Deployment]:
+        seen = self.seen
+        serving = seen.state.proven if self._serves(seen) else None
+        healthy = serving is not None and is_healthy(seen.url, timeout=EACH)
+        return [
+            each.deployment(
+                self.kind,
+                seen.url,
+                serving=each.number == serving,
+                healthy=healthy and each.number == serving,
+            )
+            for each in seen.state.history
+        ]
+
+    def endpoint(self) -> Endpoint:
+        if not self._serves(self.seen):
+            raise deployments.nothing_deployed(self.history())
+        return Endpoint(self.seen.url, self.ground.headers)
+
+    def described(self, deployment: Deployment) -> bytes | None:
+        kept = self.seen.state.get(deployment.number)
+        return None if kept is None else self._model(kept)
+
+    def current(self, release: Release) -> Deployment | None:
+        state = self.seen.state
+        found = state.get(state.proven)
+        if release.image is None or found is None or not self._serves(self.seen):
+            return None
+        same = (
+            not state.pending
+            and found.inputs == release.inputs
+            and found.image == pinned(release.image)
+            and found.settings == self.ground.wanted_settings(self.sizes)
+            and found.secrets == self._secrets_hash(found.image)
+        )
+        if not same or not is_healthy(self.seen.url, timeout=EACH, version=release.version):
+            return None
+        return found.deployment(self.kind, self.seen.url, serving=True, healthy=True)
+
+    # What changes it
+
+    def deploy(self, release: Release, sample: Mapping[str, Any]) -> Deployment:
+        if release.image is None or release.image.digest is None:
+            raise UsageError(
+                f"the image of version {release.version} of {release.model_name} is in no registry",
+                "run `make image` with PLATFORM=azure",
+            )
+        self._check()
+        new = deployed.of_release(
+            release,
+            self.history(),
+            self.seen.state,
+            image=pinned(release.image),
+            image_id=release.image.id,
+            settings=self.ground.wanted_settings(self.sizes),
+            started=now(),
+        )
+        return self._do(new, sample)
+
+    def rollback(self) -> Deployment:
+        history = self.history()
+        current, target = deployments.rollback_target(history)
+        self._check()
+        kept = next(each for each in self.seen.state.kept if each.number == target.number)
+        new = replace(
+            kept,
+            number=self.seen.state.last + 1,
+            previous=target.previous,
+            rejected=deployments.rejected_after_rollback(current, target),
+            started=now(),
+        )
+        return self._do(new, self._sample(kept))
+
+    def stop(self) -> int:
+        seen = self.seen
+        if not seen.running:
+            return 0
+        console.step(f"stopping deployment {seen.state.proven}")
+        self._stop(seen)
+        self._seen = replace(seen, running=False)
+        return 1
+
+    # Shared work
+
+    def _serves(self, seen: Seen) -> bool:
+        """Whether the last proven deployment is what answers."""
+        left = self.in_place and seen.state.pending
+        return seen.running and bool(seen.state.history) and not left
+
+    def _do(self, new: Kept, sample: Mapping[str, Any]) -> Deployment:
+        new = replace(new, secrets=self._secrets_hash(new.image))
+        console.step(f"starting deployment {new.number} ({new.model_name} {new.version})")
+        seen, self._seen = self.seen, None
+        state = self._replace(seen, new, sample)
+        if self._seen is None:
+            self._seen = replace(self._look(), state=state)
+        return new.deployment(self.kind, self._seen.url, serving=True, healthy=True)
+
+    def _sample(self, kept: Kept) -> Mapping[str, Any]:
+        """The sample of a deployment: from its bundle, or where that is gone from its image."""
+        bundle = self.root / "build" / "bundles" / kept.inputs / "model" / "model.json"
+        try:
+            return starting.read_sample(bundle.read_bytes())
+        except OSError:
+            return starting.read_sample(self._model(kept))
+
+    def _model(self, kept: Kept) -> bytes:
+        """model.json in a deployment's image."""
+        name, _, digest = kept.image.partition("@")
+        image = Image(kept.image_id, f"{name}:{kept.version}", 0, {}, digest)
+        console.step(f"reading the model's description from the image of deployment {kept.number}")
+        return self.ground.images.read(image, "/app/model/model.json")["model.json"]
+
+    def _proven_wrong(
+        self, url: str, new: Kept, sample: Mapping[str, Any], ended: Callable[[], str | None]
+    ) -> str | None:
+        """Wait until `new` answers at `url`; what is wrong with it, None if nothing is.
+
+        `ended` gives why it never will; it is a call to Azure and so asked now and then only.
+        """
+        console.step(f"waiting until version {new.version} answers at {url}")
+        watch = _Watch(ended)
+        healthy = wait_healthy(
+            url,
+            timeout=START_TIMEOUT,
+            alive=watch.alive,
+            each=EACH,
+            pause=PAUSE,
+            version=new.version,
+            still=lambda spent: console.step(f"still waiting for its answer: {spent:.0f} s so far"),
+        )
+        if healthy:
+            return starting.wrong_answer(url, sample, self.ground.headers)
+        return watch.reason or f"is not healthy after {START_TIMEOUT:g} s"
+
+
+class _Watch:
+    """Asks now and then whether a starting service has ended."""
+
+    def __init__(self, ended: Callable[[], str | None]) -> None:
+        self.ended = ended
+        self.reason: str | None = None
+        self.next = time.monotonic() + LOOK
+
+    def alive(self) -> bool:
+        if time.monotonic() >= self.next:
+            self.reason = self.ended()
+            self.next = time.monotonic() + LOOK
+        return self.reason is None
+
+
+def what(new: Kept) -> str:
+    """A deployment in an error."""
+    return f"deployment {new.number} (version {new.version})"

@@ -1,0 +1,280 @@
+"""The service on App Service: an app, and the slot `staging` where a deployment is proven first.
+
+A new deployment is put into the slot, answers the sample there and is swapped in; the one before is
+then in the slot, so that a rollback is a swap back. The app's tags are the memory; the slot's hold what
+was begun, for a call that is cut short between the swap and its note.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from scripts import console
+from scripts.errors import SlipwayError
+from scripts.platforms import deployments, starting
+from scripts.platforms.azure import deployed
+from scripts.platforms.azure.deployed import Kept, State
+from scripts.platforms.azure.ground import environment
+from scripts.platforms.azure.key import SECRET
+from scripts.platforms.azure.refusals import AzureError
+from scripts.platforms.azure.service import EACH, PAUSE, AzureService, Seen, what
+from scripts.proof import wait_healthy
+
+SLOT = "staging"
+#: The tag that says which deployment is in the slot, or that it was stopped.
+IN_SLOT, STOPPED = "slipway.slot", "stopped"
+#: Seconds until the app answers with what was swapped in.
+SWAPPED = 120.0
+#: What App Service's own log says of a container that will not answer.
+FAILED = ("failing site start", "failed during startup", "Image pull failed")
+#: Settings of App Service itself: where the service listens, and what a swap waits for.
+PLATFORM = {
+    "WEBSITES_PORT": "5001",
+    "WEBSITES_ENABLE_APP_SERVICE_STORAGE": "false",
+    "WEBSITE_SWAP_WARMUP_PING_PATH": "/",
+    "WEBSITE_SWAP_WARMUP_PING_STATUSES": "200",
+}
+
+
+class WebApp(AzureService):
+    """WEBAPP_DEPLOYMENT_NAME in the resource group."""
+
+    kind = "webapp"
+    sizes = ("WEBAPP_SKU",)
+
+    @property
+    def _name(self) -> str:
+        return self.settings.require("WEBAPP_DEPLOYMENT_NAME")
+
+    @property
+    def _where(self) -> tuple[str, ...]:
+        return ("--resource-group", self.ground.place.group, "--name", self._name)
+
+    def _check(self) -> None:
+        """HTTPS is always there."""
+
+    def _look(self) -> Seen:
+        app = self.az.find("webapp", "show", *self._where)
+        if not app:
+            return Seen(State(), running=False, url=self._url())
+        tags = app.get("tags") or {}
+        state = deployed.read(tags) or State()
+        image = str((app.get("siteConfig") or {}).get("linuxFxVersion") or "").partition("|")[2]
+        now = state.get(state.proven)
+        if now is not None and image and image != now.image:
+            state = self._settled(state, image)
+        running = app.get("state") == "Running"
+        url = f"https://{app.get('defaultHostName') or f'{self._name}.azurewebsites.net'}"
+        return Seen(state, running, url, {"in": tags.get(IN_SLOT), "image": image})
+
+    def _settled(self, state: State, image: str) -> State:
+        """What is true after a call that swapped and could not note it."""
+        slot = self.az.find("webapp", "show", *self._where, "--slot", SLOT) or {}
+        begun = deployed.read(slot.get("tags") or {})
+        new = begun.get(begun.last) if begun else None
+        if begun is None or new is None or new.image != image or begun.proven != state.proven:
+            return state
+        console.step(f"noting that {what(new)} was swapped in")
+        proven = begun.prove(new.number)
+        self._tag({**proven.tags(), IN_SLOT: str(state.proven)})
+        return proven
+
+    def logs(self, *, follow: bool = False) -> Iterator[str]:
+        if self.seen.detail is None:
+            raise deployments.nothing_deployed([])
+        if follow:
+            yield from self.az.lines("webapp", "log", "tail", *self._where)
+        else:
+            yield from self._download()[0]
+
+    def _replace(self, seen: Seen, new: Kept, sample: Mapping[str, Any]) -> State:
+        if not seen.state.history:
+            return self._first(seen, new, sample)
+        before = seen.state.get(seen.state.proven)
+        state = seen.state.begin(new)
+        after = f"{what(before)} serves on" if before and seen.running else "nothing serves"
+        try:
+            self._fill_slot(seen, state, new)
+            reason = self._proven_wrong(
+                self._url(SLOT), new, sample, lambda: self._ended(new, SLOT)
+            )
+            if reason is None:
+                self._swap(seen, new)
+        except AzureError as error:
+            self._give_up(state.failed())
+            raise SlipwayError(
+                f"{what(new)} could not be started: {error.message}; {after}", error.mend
+            ) from None
+        if reason is not None:
+            log = self._log_end(new, SLOT)
+            self._give_up(state.failed())
+            raise starting.failed_start(what(new), reason, log, after)
+        proven = state.prove(new.number)
+        self._tag({**proven.tags(), IN_SLOT: str(seen.state.proven)})
+        return proven
+
+    def _stop(self, seen: Seen) -> None:
+        self.az("webapp", "stop", *self._where)
+
+    # How
+
+    def _first(self, seen: Seen, new: Kept, sample: Mapping[str, Any]) -> State:
+        """Where nothing serves yet the app itself is filled and proven."""
+        state = seen.state.begin(new)
+        try:
+            self._create(state, new, first=True)
+            if seen.detail is not None and not seen.running:
+                self.az("webapp", "start", *self._where)
+        except AzureError as error:
+            raise SlipwayError(
+                f"{what(new)} could not be started: {error.message}; nothing serves", error.mend
+            ) from None
+        reason = self._proven_wrong(self._url(), new, sample, lambda: self._ended(new))
+        if reason is not None:
+            log = self._log_end(new)
+            self.az("webapp", "stop", *self._where)
+            self._tag(state.failed().tags())
+            raise starting.failed_start(what(new), reason, log, "nothing serves")
+        self._tag({deployed.PROVEN: str(new.number)})
+        return state.prove(new.number)
+
+    def _fill_slot(self, seen: Seen, state: State, new: Kept) -> None:
+        """Have `new` in the slot, running; after a deployment the one before is there already."""
+        inside = seen.detail["in"] or ""
+        there = seen.state.get(int(inside)) if inside.isdigit() else None
+        same = there is not None and (
+            (there.image, there.settings, there.secrets) == (new.image, new.settings, new.secrets)
+        )
+        if same:
+            console.step(f"{what(new)} is in the slot {SLOT} already, as deployment {inside}")
+        else:
+            self._create(state, new, first=False)
+        if inside == STOPPED:
+            self.az("webapp", "start", *self._where, "--slot", SLOT)
+
+    def _create(self, state: State, new: Kept, *, first: bool) -> None:
+        """Deploy arm/webapp.json: the slot with `new`, and for the `first` the app too."""
+        place = self.ground.place
+        settings = {**environment(new.settings), **self._secrets(), **PLATFORM}
+        candidate = {
+            "image": new.image,
+            "settings": [{"name": n, "value": v} for n, v in sorted(settings.items())],
+        }
+        values: dict[str, Any] = {
+            "name": self._name,
+            "location": place.region,
+            "sku": new.settings["WEBAPP_SKU"],
+            "identity": place.identity_id,
+            "identityClient": place.identity_client,
+            "first": first,
+            "labels": state.tags(),
+            "candidate": candidate,
+        }
+        given = json.dumps({name: {"value": value} for name, value in values.items()})
+        self.az(
+            *("deployment", "group", "create", "--resource-group", place.group),
+            *("--name", f"slipway-{self._name}"),
+            *("--template-file", str(self.root / "arm" / "webapp.json")),
+            *("--parameters", "@/dev/stdin", "--query", "id"),
+            stdin=given,
+            doing=f"{'making the app' if first else f'filling the slot {SLOT} of'} {self._name}",
+        )
+
+    def _secrets(self) -> dict[str, str]:
+        """The secrets as settings of an app: the key stays in the vault, the app looks it up there."""
+        uri = f"{self.ground.place.vault_uri.rstrip('/')}/secrets/{SECRET}/"
+        return {**self.ground.secrets(), "SCORING_KEY": f"@Microsoft.KeyVault(SecretUri={uri})"}
+
+    def _swap(self, seen: Seen, new: Kept) -> None:
+        """Let the slot's deployment serve; swapped back if the app then does not answer as it did."""
+        if not seen.running:
+            self.az("webapp", "start", *self._where)
+        swap = ("webapp", "deployment", "slot", "swap", *self._where, "--slot", SLOT)
+        self.az(*swap, "--target-slot", "production", doing=f"swapping {what(new)} in")
+        if wait_healthy(
+            seen.url,
+            timeout=SWAPPED,
+            alive=lambda: True,
+            each=EACH,
+            pause=PAUSE,
+            version=new.version,
+        ):
+            return
+        self.az(*swap, "--target-slot", "production", doing="swapping back: it does not answer")
+        self._give_up(seen.state.begin(new).failed())
+        raise SlipwayError(
+            f"{what(new)} answered in the slot {SLOT} and not at {seen.url}; it was swapped back",
+            "see `make logs`, then run the verb again",
+        )
+
+    def _give_up(self, state: State) -> None:
+        """Stop the slot, and note that the number is used."""
+        try:
+            self.az("webapp", "stop", *self._where, "--slot", SLOT)
+            self._tag({deployed.LAST: str(state.last), IN_SLOT: STOPPED})
+        except AzureError as error:
+            console.warning(f"the slot {SLOT} still runs: {error.message}")
+
+    def _tag(self, tags: Mapping[str, str]) -> None:
+        """Change the app's tags; nothing starts again."""
+        place = self.ground.place
+        scope = f"/subscriptions/{place.subscription}/resourceGroups/{place.group}"
+        pairs = [f"{name}={value}" for name, value in tags.items()]
+        self.az(
+            *(
+                "tag",
+                "update",
+                "--resource-id",
+                f"{scope}/providers/Microsoft.Web/sites/{self._name}",
+            ),
+            *("--operation", "Merge", "--tags", *pairs, "--query", "id"),
+        )
+
+    def _ended(self, new: Kept, slot: str | None = None) -> str | None:
+        """Why `new` will not answer, from App Service's own log; None while it may."""
+        try:
+            platform = self._download(slot)[1]
+        except AzureError:
+            return None
+        for line in platform:
+            if line[:19] >= new.started[:19] and any(sign in line for sign in FAILED):
+                return "did not start"
+        return None
+
+    def _log_end(self, new: Kept, slot: str | None = None) -> list[str]:
+        try:
+            own, platform = self._download(slot)
+        except AzureError as error:
+            return [f"(its log cannot be read: {error.message})"]
+        told = [line for line in platform if line[:19] >= new.started[:19]]
+        return [*told[-8:], *own[-(starting.LOG_TAIL - 8) :]]
+
+    def _download(self, slot: str | None = None) -> tuple[list[str], list[str]]:
+        """The lines of the container's log and of the platform's, oldest first."""
+        with tempfile.TemporaryDirectory(prefix="slipway-log-") as folder:
+            file = Path(folder) / "log.zip"
+            more = ("--slot", slot) if slot else ()
+            self.az("webapp", "log", "download", *self._where, *more, "--log-file", str(file))
+            own: list[str] = []
+            platform: list[str] = []
+            with zipfile.ZipFile(file) as archive:
+                for name in sorted(archive.namelist()):
+                    if not name.endswith("docker.log"):
+                        continue
+                    lines = archive.read(name).decode("utf-8", "replace").splitlines()
+                    kept = own if name.endswith("_default_docker.log") else platform
+                    kept += [line for line in lines if line.strip()]
+            return own, platform
+
+    def _url(self, slot: str | None = None) -> str:
+        return f"https://{self._name.lower()}{f'-{slot}' if slot else ''}.azurewebsites.net"
+
+    def _serves(self, seen: Seen) -> bool:
+        now = seen.state.get(seen.state.proven)
+        image = (seen.detail or {}).get("image")
+        return super()._serves(seen) and now is not None and image in ("", None, now.image)
