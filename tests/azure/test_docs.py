@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.azure.clusters import attach_cluster
+from tests.azure.clusters import GROUP, attach_cluster
 from tests.azure.conftest import AzureClone, make_clone
 from tests.azure.standin.standin import StandIn, has_docker
 from tests.azure.standin.world import SUBSCRIPTION, TENANT
@@ -77,11 +77,12 @@ def test_the_page_is_followed_from_a_new_subscription_to_production_and_back(
     story.remove(destroy)
     for line in [*story, destroy]:
         if "DEPLOY_TARGET=aks" in line:
-            attach_cluster(reader.standin, reader.settings["WORKSPACE_NAME"], "aks")
+            place = reader.records["provision"]
+            attach_cluster(reader.standin, place["workspace_id"], place["registry_id"], "aks")
         printed = run(reader, line)
         if "keyvault" in line:
             assert len(printed.strip()) >= 16
-    assert not reader.az("group", "list")
+    assert [group["name"] for group in reader.az("group", "list")] == [GROUP]
 
 
 def test_the_sandbox_starts_and_says_that_it_is_not_azure(reader: AzureClone) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.azure.clusters import GROUP, attach_cluster
 from tests.azure.conftest import AzureClone, make_clone
 from tests.azure.standin.standin import StandIn, has_docker
 from tests.e2e.conftest import Clone
@@ -79,10 +80,21 @@ def test_production_comes_after_qa_with_the_same_image(release: AzureClone) -> N
     assert records["load-webapp"]["failures"] == 0
 
 
+def test_kubernetes_serves_the_same_image(release: AzureClone) -> None:
+    place = release.records["provision"]
+    attach_cluster(release.standin, place["workspace_id"], place["registry_id"], "aks")
+    release.save(AKS_COMPUTE_NAME="aks", AKS_DEPLOYMENT_NAME="kiln-aks")
+    printed = release.make("all", DEPLOY_TARGET="aks")
+    assert stages(printed)[-4:] == ["deploy", "smoke", "load", "report"]
+    records = release.records
+    assert records["deploy-aks"]["image_id"] == records["deploy-aci"]["image_id"]
+    assert records["load-aks"]["failures"] == 0
+
+
 def test_the_names_are_free_again_after_destroy(release: AzureClone) -> None:
     group = release.records["provision"]["group"]
     release.make("destroy", CONFIRM=group)
-    assert not release.az("group", "list")
+    assert [group["name"] for group in release.az("group", "list")] == [GROUP]
     printed = release.make("all")
     assert stages(printed) == [*TO_IMAGE, "deploy", "smoke", "load", "report"]
     assert release.records["register"]["version"] == 1
