@@ -147,11 +147,10 @@ def test_a_ci_job_signs_in_with_its_own_token(azure_clone: AzureClone, tmp_path:
     token = ".".join(encoded(json.dumps(part).encode()) for part in ({"alg": "RS256"}, claims, "s"))
     file = tmp_path / "token"
     file.write_text(token)
-    environ = {"AZURE_FEDERATED_TOKEN_FILE": str(file)}
-    printed = azure_clone.run("login", code=2, **environ)
+    printed = azure_clone.run("login", code=2, AZURE_FEDERATED_TOKEN_FILE=str(file))
     assert "federated credential for this CI job's issuer and subject" in printed
     app.federated.add((issuer, subject))
-    printed = azure_clone.run("login", VERBOSE="1", **environ)
+    printed = azure_clone.run("login", VERBOSE="1", AZURE_FEDERATED_TOKEN_FILE=str(file))
     assert "federated token of the CI job" in printed
     assert token not in printed
     assert f"service principal {APP}" in printed

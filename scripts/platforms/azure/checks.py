@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -236,7 +237,12 @@ def _vault(settings: Settings, az: Az, name: str) -> list[Finding]:
     """A vault's name may be held by one that was deleted: ours is recovered, another's is in the way."""
     deleted = holdings.deleted_vault(settings, az, name)
     if deleted is None:
-        return _free(az, "vault", name, ("keyvault", "check-name", "--name", name))
+        # `az keyvault check-name` asks about managed HSMs only.
+        url = f"{template.ARM}subscriptions/{settings.SUBSCRIPTION_ID}/providers/Microsoft.KeyVault"
+        body = json.dumps({"name": name, "type": template.VAULTS})
+        command = ("rest", "--method", "post", "--url")
+        where = f"{url}/checkNameAvailability?api-version=2023-07-01"
+        return _free(az, "vault", name, (*command, where, "--body", body))
     properties = deleted["properties"]
     group = str(properties["vaultId"]).lower().partition("/providers/")[0]
     if group == names.group_id(settings).lower() and properties["location"] == settings.LOCATION:
@@ -256,10 +262,8 @@ def _vault(settings: Settings, az: Az, name: str) -> list[Finding]:
 
 def _workspace(settings: Settings, az: Az, name: str) -> list[Finding]:
     """A soft-deleted workspace of the name, which the list of all workspaces shows too."""
-    url = f"{template.ARM}subscriptions/{settings.SUBSCRIPTION_ID}/providers/{template.WORKSPACES}"
-    listed = az("rest", "--method", "get", "--url", f"{url}?api-version=2024-10-01")["value"]
     ours = names.workspace_id(settings)
-    for item in listed:
+    for item in holdings.in_the_way(settings, az):
         if str(item["id"]).lower() == ours.lower():
             mend = f'az rest --method delete --url "{template.ARM.rstrip("/")}{ours}?api-version=2024-10-01&forceToPurge=true"'
             text = f"workspace {name} was deleted and still holds the name"

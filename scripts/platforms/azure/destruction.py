@@ -9,12 +9,11 @@ from scripts import console
 from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.azure import holdings, names
 from scripts.platforms.azure.az import Az
-from scripts.platforms.azure.holdings import Holdings, shown
+from scripts.platforms.azure.holdings import Holdings, in_the_way, shown
 from scripts.platforms.azure.refusals import AzureError
-from scripts.platforms.azure.template import ARM, WORKSPACES
+from scripts.platforms.azure.template import ARM, WORKSPACE_API, WORKSPACES
 from scripts.settings import Settings
 
-WORKSPACE_API = "2024-10-01"
 #: How long a workspace may take to go, and between two looks, in seconds.
 GOING, LOOK = 900.0, 5.0
 #: What has to go before what it uses: the position in which types are deleted.
@@ -38,6 +37,8 @@ def destroy(settings: Settings, az: Az, confirmation: str | None) -> str:
         _confirm(group, confirmation)
         _remove(settings, az, found, whole)
     told = [_what_went(found, group, whole)]
+    if found.group is None and (purged := _purge_without_group(settings, az)):
+        told.append(purged)
     if purged := _purge_vault(settings, az, vault):
         told.append(purged)
     return "; ".join(told)
@@ -100,7 +101,7 @@ def _confirm(group: str, confirmation: str | None) -> None:
 def _remove(settings: Settings, az: Az, found: Holdings, whole: bool) -> None:
     workspace = found.workspace
     if workspace is not None and not found.has_existing_workspace:
-        _purge_workspace(settings, az, str(workspace["id"]))
+        _purge_workspace(settings, az)
     group = names.group(settings)
     if whole:
         try:
@@ -121,24 +122,46 @@ def _remove(settings: Settings, az: Az, found: Holdings, whole: bool) -> None:
         az.find("resource", "delete", "--ids", str(item["id"]), doing=f"deleting {shown(item)}")
 
 
-def _purge_workspace(settings: Settings, az: Az, resource_id: str) -> None:
+def _purge_workspace(settings: Settings, az: Az) -> None:
     """Delete the workspace for good: a soft-deleted one would hold its name for two weeks.
 
     Source: REST reference, Workspaces - Delete, forceToPurge.
     """
+    resource_id = names.workspace_id(settings)
     url = f"{ARM.rstrip('/')}{resource_id}?api-version={WORKSPACE_API}&forceToPurge=true"
     az.find(
         *("rest", "--method", "delete", "--url", url),
         doing=f"deleting the workspace {settings.WORKSPACE_NAME} for good",
     )
     limit = time.monotonic() + GOING
-    while az.find("resource", "show", "--ids", resource_id, "--query", "id"):
+    while _holds_its_name(settings, az):
         if time.monotonic() > limit:
             raise SlipwayError(
                 f"the workspace {settings.WORKSPACE_NAME} is still there after {GOING:.0f} s",
                 "run `make destroy` again; if it stays, look at the workspace in the Azure portal",
             )
         time.sleep(LOOK)
+
+
+def _holds_its_name(settings: Settings, az: Az) -> bool:
+    """Whether the workspace is there, or soft-deleted."""
+    ours = names.workspace_id(settings).lower()
+    return any(str(item["id"]).lower() == ours for item in in_the_way(settings, az))
+
+
+def _purge_without_group(settings: Settings, az: Az) -> str:
+    """Purge the workspace that a group deleted by hand has left: only in a group can it be reached."""
+    if not _holds_its_name(settings, az):
+        return ""
+    group = names.group(settings)
+    where = ("--location", settings.LOCATION, "--tags", f"{names.TAG}={settings.WORKSPACE_NAME}")
+    az(
+        *("group", "create", "--name", group, *where),
+        doing=f"making the group {group} for a moment: its workspace is only soft-deleted",
+    )
+    _purge_workspace(settings, az)
+    az("group", "delete", "--name", group, "--yes")
+    return f"the workspace's name {settings.WORKSPACE_NAME} is free again"
 
 
 def _purge_vault(settings: Settings, az: Az, name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from scripts.platforms.azure import names
 from scripts.platforms.azure.az import Az
-from scripts.platforms.azure.template import WORKSPACES
+from scripts.platforms.azure.template import ARM, WORKSPACE_API, WORKSPACES
 from scripts.settings import Settings
 
 #: What Application Insights makes beside itself, without our tags.
@@ -85,6 +85,13 @@ def deleted_vault(settings: Settings, az: Az, name: str) -> Mapping[str, Any] | 
     return next((item for item in listed if str(item["name"]).lower() == name.lower()), None)
 
 
+def in_the_way(settings: Settings, az: Az) -> list[Mapping[str, Any]]:
+    """All workspaces of the subscription: soft-deleted ones are listed too, and hold their names."""
+    url = f"{ARM}subscriptions/{settings.SUBSCRIPTION_ID}/providers/{WORKSPACES}"
+    answer = az("rest", "--method", "get", "--url", f"{url}?api-version={WORKSPACE_API}")
+    return list(answer["value"])
+
+
 def shown(item: Mapping[str, Any]) -> str:
-    """A resource for people: its type's last word and its name."""
-    return f"{str(item['type']).rpartition('/')[2]} {item['name']}"
+    """A resource for people: its type and its name."""
+    return f"{str(item['type']).removeprefix('Microsoft.')} {item['name']}"

@@ -19,6 +19,8 @@ from scripts.settings import Settings
 
 #: How long another deployment of the same name is waited for, and between two looks, in seconds.
 OTHER, LOOK = 1800.0, 10.0
+#: How often az may fail without saying why while another deployment comes to its end.
+UNREAD = 5
 
 
 class Provisioning:
@@ -90,6 +92,7 @@ class Provisioning:
     def _deploy(self, *, recover: bool) -> Mapping[str, Any]:
         """Deploy the template; waits for another deployment of it to end, and is then its own."""
         limit = time.monotonic() + OTHER
+        unread = 0
         while True:
             try:
                 done = self.az(
@@ -99,7 +102,8 @@ class Provisioning:
                     doing=f"deploying arm/main.json into {self.names.group} (some minutes)",
                 )
             except AzureError as error:
-                if error.code != "DeploymentActive" or time.monotonic() > limit:
+                unread += "already consumed" in error.said
+                if unread > UNREAD or not self._is_active(error) or time.monotonic() > limit:
                     raise self._why(error) from None
                 console.step("another provision is at work in this group: waiting for it")
                 time.sleep(LOOK)
@@ -111,9 +115,25 @@ class Provisioning:
                     )
                 return outputs
 
+    def _is_active(self, error: AzureError) -> bool:
+        """Whether Azure refused because of a deployment that is under way, or was a moment ago.
+
+        az cannot read that answer and fails with "content ... already consumed", so Azure is asked.
+        """
+        if error.code == "DeploymentActive":
+            return True
+        if "already consumed" not in error.said:
+            return False
+        state = self.az.find(
+            *("deployment", "group", "show", "--resource-group", self.names.group),
+            *("--name", DEPLOYMENT, "--query", "properties.provisioningState"),
+        )
+        return state not in (None, "Failed", "Canceled")
+
     def _why(self, error: AzureError) -> AzureError:
         """The error of the first resource that failed: the deployment's own says only that one did."""
-        if "Deployment failed" not in error.said and error.code != "DeploymentFailed":
+        known = ("Deployment failed. Correlation", "already consumed")
+        if error.code != "DeploymentFailed" and not any(word in error.said for word in known):
             return error
         try:
             failed = self.az(

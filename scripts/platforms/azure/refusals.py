@@ -44,10 +44,14 @@ class Kind:
     missing: bool = False
 
 
+#: Who may give others their roles.
+RBAC = "Role Based Access Control Administrator"
+
+
 def _role_for(action: str) -> str:
     """The built-in role that allows an action."""
     roles = (
-        ("Microsoft.Authorization/", "Role Based Access Control Administrator"),
+        ("Microsoft.Authorization/", RBAC),
         ("Microsoft.KeyVault/vaults/secrets", "Key Vault Secrets Officer"),
         ("Microsoft.KeyVault/vaults/certificates", "Key Vault Certificates Officer"),
         ("Microsoft.ContainerRegistry/registries/push", "AcrPush"),
@@ -67,7 +71,7 @@ def _assign(line: str, settings: Settings) -> str:
     """The command for an Owner that gives what was missing."""
     client = re.search(r"object id '([^']+)'", line) or re.search(r"oid=([\w-]+)", line)
     action = re.search(r"action '([^']+)'|Action: '([^']+)'", line)
-    scope = re.search(r"over scope '([^']+)'|Resource: '([^']+)'", line)
+    scope = re.search(r"(?:over|at) scope '([^']+)'|Resource: '([^']+)'", line)
     role = _role_for(next(filter(None, action.groups()), "") if action else "")
     where = (
         next(filter(None, scope.groups()))
@@ -76,11 +80,11 @@ def _assign(line: str, settings: Settings) -> str:
     )
     # A resource that is yet to be made can hold no assignment: its group can.
     where = re.sub(r"/providers/Microsoft\.Resources/deployments/.*", "", where)
-    if role == "Contributor":
+    if role in ("Contributor", RBAC):
         where = re.sub(r"(/resource[gG]roups/[^/]+)/providers/.*", r"\1", where)
     who = client[1] if client else settings.SP_APP_ID or "<object id>"
     text = f'let an Owner run: az role assignment create --assignee {who} --role "{role}" --scope {where}'
-    if role.startswith("Role Based"):
+    if role == RBAC:
         text += ", or set ROLE_ASSIGNMENTS=false"
     return text
 
@@ -138,7 +142,7 @@ KINDS: Sequence[Kind] = (
     Kind(r"(SubscriptionNotRegistered|MissingSubscriptionRegistration)", _register),
     Kind(
         r"AuthorizationFailed|LinkedAuthorizationFailed|ForbiddenByRbac|AuthorizationPermissionMismatch"
-        r"|does not have authorization to perform|not authorized to perform action",
+        r"|does not have (authorization|permission) to perform|not authorized to perform action",
         _assign,
     ),
     Kind(
@@ -150,7 +154,7 @@ KINDS: Sequence[Kind] = (
         "remove the lock: az lock list, then az lock delete",
     ),
     Kind(
-        r"QuotaExceeded|quota|CoreQuota|ExceedingQuota",
+        r"QuotaExceeded|quota|Max\w+Exceeded|CoreQuota|ExceedingQuota",
         "ask for more at https://aka.ms/ProdportalCRP, remove what is not used, or set another LOCATION",
         exit_code=1,
     ),
@@ -245,6 +249,8 @@ def innermost(text: str) -> tuple[str, str]:
         line for line in text.splitlines() if not line.startswith(("WARNING", "/usr", "  warn"))
     )
     text = text.strip().removeprefix("ERROR:").strip()
+    if "Here is the traceback" in text:  # a bug of az's, which may hide what Azure said
+        text = text.partition("ERROR:")[2].partition("Traceback")[0]
     found = [inner for value in _objects(text) if (inner := _deepest(value))]
     if found:
         return found[-1]

@@ -19,6 +19,7 @@ ARM = "https://management.azure.com/"
 VAULTS = "Microsoft.KeyVault/vaults"
 REGISTRIES = "Microsoft.ContainerRegistry/registries"
 STORAGE = "Microsoft.Storage/storageAccounts"
+WORKSPACE_API = "2024-10-01"
 WORKSPACES = "Microsoft.MachineLearningServices/workspaces"
 #: What the template makes, in the order it is told, by the field of Names.
 MADE: Mapping[str, str] = {

@@ -13,7 +13,7 @@ from tests.azure.standin import generic, identities, operations, resources
 from tests.azure.standin.arm import find_group
 from tests.azure.standin.directory import directory
 from tests.azure.standin.messages import Answer, Json, Refused, Request
-from tests.azure.standin.resources import ResourceId, ResourceType
+from tests.azure.standin.resources import ResourceId, ResourceType, of_type
 from tests.azure.standin.routes import ARM
 from tests.azure.standin.shapes import ANY, FLAG, SERVER, TEXT, TRACKED, Optional, check_shape
 from tests.azure.standin.world import TENANT, World, new_id, now
@@ -180,6 +180,17 @@ def add(parts: Parts) -> None:
             **operations.status_headers(operation, request.api_version),
         }
         return Answer(202, None, headers)
+
+    @routes.add(
+        ARM,
+        "GET",
+        f"/subscriptions/{{s}}/providers/{WORKSPACE}",
+        source=f"{SPEC}, ListBySubscription; soft-deleted ones too: Azure/azure-powershell issue 28286",
+        versions=VERSIONS,
+    )
+    def everywhere(world: World, request: Request, s: str) -> Json:
+        gone = [each for key, each in world.deleted.items() if key.startswith("workspace/")]
+        return {"value": [*of_type(world, WORKSPACE), *gone]}
 
     @routes.add(ARM, "POST", f"{path}/listKeys", source=SPEC, versions=VERSIONS)
     def keys(world: World, request: Request, s: str, g: str, w: str) -> Json:

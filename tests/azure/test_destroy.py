@@ -1,0 +1,101 @@
+"""`make destroy`: asks, removes, and the names are free again."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.azure.conftest import AzureClone
+from tests.azure.standin import vaults
+from tests.azure.standin.faults import Fault
+from tests.azure.standin.messages import Refused
+from tests.azure.standin.world import SUBSCRIPTION
+
+pytestmark = pytest.mark.azure
+
+GROUP = "Kiln42-AML-RG"
+BELOW = f"/subscriptions/{SUBSCRIPTION}/resourcegroups/kiln42-aml-rg"
+
+
+def left(clone: AzureClone) -> list[str]:
+    """The ids in the group, and its own."""
+    return [key for key in clone.standin.world.resources if key.startswith(BELOW)]
+
+
+def test_it_asks_removes_and_the_same_names_are_made_again(azure_clone: AzureClone) -> None:
+    world = azure_clone.standin.world
+    azure_clone.run("provision")
+    there = left(azure_clone)
+    printed = azure_clone.run("destroy", code=2)
+    assert "KeyVault/vaults Kiln42-AML-KV" in printed
+    assert f"make destroy CONFIRM={GROUP}" in printed
+    printed = azure_clone.run("destroy", code=2, CONFIRM="kiln")
+    assert f"CONFIRM is kiln, and the resource group is {GROUP}: nothing was removed" in printed
+    assert left(azure_clone) == there
+    printed = azure_clone.run("destroy", CONFIRM=GROUP)
+    assert f"the resource group {GROUP} is gone" in printed
+    assert left(azure_clone) == []
+    assert vaults.deleted(world, "Kiln42-AML-KV") is None
+    assert not azure_clone.folder.exists()
+    printed = azure_clone.run("destroy", CONFIRM=GROUP)
+    assert f"there was no resource group {GROUP}" in printed
+    azure_clone.run("provision")
+    assert [key for key in there if key not in left(azure_clone) and "roleassign" not in key] == []
+
+
+def test_half_of_it_gone_is_no_hindrance(azure_clone: AzureClone) -> None:
+    azure_clone.run("provision")
+    world = azure_clone.standin.world
+    # Stopped after the workspace: a lock that somebody set, then taken away again.
+    world.faults.add(
+        Fault(
+            "DELETE https://management.azure.com/subscriptions/[^/]+/resourcegroups/[^/]+[?]",
+            Refused(409, "ScopeLocked", f"The scope '{BELOW}' cannot perform delete operation."),
+        )
+    )
+    printed = azure_clone.run("destroy", code=2, CONFIRM=GROUP)
+    assert "ScopeLocked" in printed
+    assert "az lock list" in printed
+    azure_clone.run("destroy", CONFIRM=GROUP)
+    assert left(azure_clone) == []
+    # Somebody deleted the group by hand: the vault is purged all the same.
+    azure_clone.run("provision")
+    azure_clone.az("group", "delete", "--name", GROUP, "--yes")
+    assert vaults.deleted(world, "Kiln42-AML-KV") is not None
+    printed = azure_clone.run("destroy", CONFIRM=GROUP)
+    assert "the vault's name Kiln42-AML-KV is free again" in printed
+    assert vaults.deleted(world, "Kiln42-AML-KV") is None
+
+
+def test_what_is_not_ours_stays_and_is_named(azure_clone: AzureClone) -> None:
+    azure_clone.run("provision")
+    theirs = f"{BELOW}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/theirs"
+    azure_clone.standin.world.resources[theirs.lower()] = {
+        "id": theirs,
+        "name": "theirs",
+        "type": "Microsoft.ManagedIdentity/userAssignedIdentities",
+        "location": "centralus",
+        "properties": {},
+    }
+    printed = azure_clone.run("destroy", CONFIRM=GROUP)
+    assert "not made by Slipway, so these stay, and the group with them" in printed
+    assert "ManagedIdentity/userAssignedIdentities theirs" in printed
+    kept = [key for key in left(azure_clone) if "/providers/" in key]
+    # The deployment is no resource but the group's history.
+    assert [key for key in kept if "/deployments/" not in key] == [theirs.lower()]
+
+
+def test_a_vault_protected_from_purging_is_recovered(azure_clone: AzureClone) -> None:
+    azure_clone.save(PURGE_PROTECTION="true")
+    azure_clone.run("provision")
+    vault = azure_clone.records["provision"]["vault_id"].lower()
+    before = azure_clone.standin.world.resources[vault]
+    printed = azure_clone.run("destroy", CONFIRM=GROUP)
+    gone = vaults.deleted(azure_clone.standin.world, "Kiln42-AML-KV")
+    assert gone is not None
+    assert "is protected from purging: its name is free on 20" in printed
+    assert "`make provision` recovers it" in printed
+    assert "`make provision` recovers it" in azure_clone.run("doctor")
+    printed = azure_clone.run("provision")
+    assert "the deleted vault Kiln42-AML-KV is recovered" in printed
+    assert azure_clone.standin.world.resources[vault]["id"] == before["id"]
+    assert vaults.deleted(azure_clone.standin.world, "Kiln42-AML-KV") is None

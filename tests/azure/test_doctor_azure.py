@@ -1,0 +1,100 @@
+"""`make doctor` on Azure: every problem with the command that mends it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.azure.conftest import AzureClone
+from tests.azure.standin import providers, taken, vaults
+from tests.azure.standin.access import only
+from tests.azure.standin.world import APP_OBJECT, SUBSCRIPTION
+
+pytestmark = pytest.mark.azure
+
+GROUP = "Kiln42-AML-RG"
+
+
+def lines(printed: str, level: str) -> list[str]:
+    """What doctor said of Azure on that level, without the level."""
+    found = [
+        line.partition(" ")[2].strip() for line in printed.splitlines() if line.startswith(level)
+    ]
+    return [line for line in found if line.startswith(("az", "azure"))]
+
+
+def test_an_empty_subscription_is_well(azure_clone: AzureClone) -> None:
+    printed = azure_clone.run("doctor")
+    assert lines(printed, "problem") == []
+    told = "\n".join(lines(printed, "ok"))
+    assert "azure login: service principal" in told
+    assert "azure providers: 8 are registered, and centralus has them" in told
+    assert "azure roles: enough on the subscription" in told
+    assert "storage account kiln42amlsa is free" in told
+    assert "registry kiln42amlcr is free" in told
+    assert "vault Kiln42-AML-KV is free" in told
+    assert lines(printed, "note") == [
+        f"azure group: {GROUP} is not there; `make provision` makes it"
+    ]
+    # What only the local platform has is not asked for.
+    for what in ("ports:", "registry:", "service:"):
+        assert f" {what}" not in printed
+
+
+def test_every_problem_is_told_at_once_each_with_its_mend(azure_clone: AzureClone) -> None:
+    world = azure_clone.standin.world
+    only(world, APP_OBJECT, "Contributor")
+    providers.unregistered(world).add("microsoft.insights")
+    taken.take(world, "Microsoft.Storage/storageAccounts", "kiln42amlsa")
+    taken.take(world, "Microsoft.KeyVault/vaults", "Kiln42-AML-KV")
+    azure_clone.save(AML_COMPUTE_CLUSTER_CPU_SKU="STANDARD_NONE_V9")
+    printed = azure_clone.run("doctor", code=2)
+    told = "\n".join(lines(printed, "problem"))
+    assert "Microsoft.Insights is not registered" in told
+    assert "az provider register --namespace Microsoft.Insights --wait" in told
+    assert "you may not Microsoft.Authorization/roleAssignments/write" in told
+    assert (
+        f'az role assignment create --assignee {APP_OBJECT} --role "Role Based Access Control '
+        f'Administrator" --scope /subscriptions/{SUBSCRIPTION}, or set ROLE_ASSIGNMENTS=false'
+    ) in told
+    assert "AML_COMPUTE_CLUSTER_CPU_SKU=STANDARD_NONE_V9 in centralus is not offered" in told
+    assert "storage account kiln42amlsa: " in told
+    assert "vault Kiln42-AML-KV: " in told
+    assert told.count("set another BASE_NAME") == 2
+    assert "set one of STANDARD_" in told
+
+
+def test_a_region_that_has_nothing_is_named(azure_clone: AzureClone) -> None:
+    printed = azure_clone.run("doctor", code=2, LOCATION="atlantis")
+    told = "\n".join(lines(printed, "problem"))
+    assert "LOCATION=atlantis has no Microsoft.MachineLearningServices/workspaces" in told
+    assert "set LOCATION to one of centralus" in told
+
+
+def test_nobody_signed_in_is_one_problem(azure_clone: AzureClone) -> None:
+    azure_clone.save(SP_APP_SECRET="wrong-wrong-wrong")
+    printed = azure_clone.run("doctor", code=2)
+    (told,) = lines(printed, "problem")
+    assert "AADSTS7000215" in told
+    assert "SP_APP_SECRET" in told
+    assert "wrong-wrong" not in printed
+
+
+def test_what_was_deleted_and_is_in_the_way_is_named(azure_clone: AzureClone) -> None:
+    azure_clone.run("provision")
+    azure_clone.az("group", "delete", "--name", GROUP, "--yes")
+    assert vaults.deleted(azure_clone.standin.world, "Kiln42-AML-KV") is not None
+    printed = azure_clone.run("doctor", code=2)
+    assert any("vault Kiln42-AML-KV was deleted" in line for line in lines(printed, "note"))
+    (told,) = lines(printed, "problem")
+    assert "workspace kiln-ws was deleted and still holds the name" in told
+    assert "az rest --method delete --url" in told
+    assert "forceToPurge=true" in told
+    # The vault is another's: of another group.
+    printed = azure_clone.run("doctor", code=2, RESOURCE_GROUP="another")
+    told = "\n".join(lines(printed, "problem"))
+    assert "az keyvault purge --name Kiln42-AML-KV --location centralus" in told
+    # `destroy` frees both names.
+    printed = azure_clone.run("destroy", CONFIRM=GROUP)
+    assert "the workspace's name kiln-ws is free again" in printed
+    assert "the vault's name Kiln42-AML-KV is free again" in printed
+    azure_clone.run("provision")
