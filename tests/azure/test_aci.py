@@ -243,6 +243,39 @@ def test_who_may_not_pull_gets_no_group(azure: Azure) -> None:
     assert azure.az("container", "list", "-g", GROUP) == []
 
 
+def test_a_template_waits_for_its_group_and_fails_with_it(azure: Azure, root: Path) -> None:
+    """The group of arm/aci.json, as `deploy` makes it."""
+    given = {
+        "name": "kiln-aci",
+        "hostLabel": "kiln-aci",
+        "location": "westeurope",
+        "identity": IDENTITY,
+        "server": SERVER,
+        "image": azure.image,
+        "labels": {},
+        "environment": {"variables": [{"name": "SCORING_KEY", "secureValue": "hush-hush"}]},
+    }
+    file = azure.home / "parameters.json"
+    file.write_text(json.dumps({name: {"value": value} for name, value in given.items()}))
+    create = ("deployment", "group", "create", "-g", GROUP, "-n", "aci", "--parameters", f"@{file}")
+    template = ("--template-file", str(root / "arm" / "aci.json"))
+    azure.standin.world.faults.trouble("aci cannot pull", 1)
+    assert "Failed to pull image" in azure.az_fails(*create, *template)
+    made = azure.az(*create, *template)
+    assert made["properties"]["provisioningState"] == "Succeeded"
+    assert azure.answers().json()["SCORING_KEY"] == "hush-hush"
+    path = f"{SCOPE}/providers/Microsoft.ContainerInstance/containerGroups/kiln-aci"
+    url = f"https://management.azure.com{path}?api-version=2023-05-01"
+    azure.az("rest", "--method", "patch", "--url", url, "--body", '{"tags": {"proven": "1"}}')
+    shown = azure.az("container", "show", "-g", GROUP, "-n", "kiln-aci")
+    assert shown["tags"] == {"proven": "1"}
+    # Tags leave the containers alone.
+    assert azure.ask().status_code == 200
+    assert "hush-hush" not in json.dumps(
+        azure.az("deployment", "group", "show", "-g", GROUP, "-n", "aci")
+    )
+
+
 @pytest.mark.parametrize(
     ("trouble", "says"),
     [

@@ -99,12 +99,9 @@ def _pullers(world: World, name: str, body: Json) -> dict[str, Principal]:
 
 
 def _check(world: World, target: ResourceId, body: Json) -> None:
+    """What can be said before anything else of a template is there."""
     check(target.name, body)
-    region = check_region(body["location"], TYPE)
-    body["location"] = region
-    before = groups(world).get(target.key)
-    if before is not None:
-        check_update(target.name, body, before.body)
+    body["location"] = check_region(body["location"], TYPE)
     for volume in body["properties"].get("volumes") or []:
         for key, text in (volume.get("secret") or {}).items():
             if not decodes(text):
@@ -113,6 +110,13 @@ def _check(world: World, target: ResourceId, body: Json) -> None:
                     "InvalidSecretVolume",
                     f"The secret '{key}' of volume '{volume['name']}' must be encoded in base64.",
                 )
+
+
+def _check_place(world: World, target: ResourceId, body: Json) -> None:
+    """What the service refuses when it looks for a place for the group."""
+    before = groups(world).get(target.key)
+    if before is not None:
+        check_update(target.name, body, before.body)
     _check_label(world, target, body)
     _check_quota(world, target, body)
     pullers = _pullers(world, target.name, body)
@@ -172,6 +176,7 @@ def host_of(body: Json) -> str:
 def _put(world: World, target: ResourceId, body: Json, before: Json | None) -> Json:
     if not world.docker:
         raise Refused(500, "StandInLacksDocker", "no Docker engine: no containers here")
+    _check_place(world, target, body)
     old = groups(world).get(target.key)
     if old is not None:
         old.ended.set()
@@ -188,6 +193,7 @@ def _put(world: World, target: ResourceId, body: Json, before: Json | None) -> J
         {name: View(properties) for name, properties in containers_of(asked)},
         before=old,
     )
+    generic.follow(world, target.text, group.operation)
     group.begin()
     properties = without_secrets(body)
     if properties.get("ipAddress"):

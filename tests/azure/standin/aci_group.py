@@ -9,6 +9,7 @@ import base64
 import binascii
 import http.client
 import shutil
+import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -105,6 +106,18 @@ class Group:
     def ports(self) -> list[int]:
         address = self.body["properties"].get("ipAddress") or {"ports": []}
         return [int(port["port"]) for port in address["ports"]]
+
+    @property
+    def listened(self) -> list[int]:
+        """All ports that somebody asks: the group's own, the containers' and the probes'."""
+        found = set(self.ports)
+        for view in self.views.values():
+            found |= {int(port["port"]) for port in view.asked.get("ports") or []}
+            for probe in ("livenessProbe", "readinessProbe"):
+                get = (view.asked.get(probe) or {}).get("httpGet")
+                if get:
+                    found.add(int(get["port"]))
+        return sorted(found)
 
     @property
     def policy(self) -> str:
@@ -223,7 +236,7 @@ class Group:
             view.box = containers.run(
                 self.world,
                 view.image,
-                ports=self.ports,
+                ports=self.listened,
                 environment={
                     each["name"]: each.get("value", each.get("secureValue"))
                     for each in view.asked.get("environmentVariables") or []
@@ -349,14 +362,22 @@ def _server(image: str) -> str:
 
 
 def _answers(box: Box, probe: Json) -> bool:
-    """One probe. A port that the group does not publish cannot be asked: taken for good."""
+    """One probe, by the port of this machine that is the container's."""
     timeout = probe.get("timeoutSeconds") or 1
     if "exec" in probe:
         return bool(box.container.exec_run(probe["exec"]["command"]).exit_code == 0)
     get = probe["httpGet"]
-    if get["port"] not in box.ports or (get.get("scheme") or "http").lower() == "https":
-        return True
-    connection = http.client.HTTPConnection("127.0.0.1", box.ports[get["port"]], timeout=timeout)
+    port = box.ports[get["port"]]
+    connection: http.client.HTTPConnection
+    if (get.get("scheme") or "http").lower() == "https":
+        # A probe does not look at the certificate.
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", port, timeout=timeout, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     headers = {each["name"]: each["value"] for each in get.get("httpHeaders") or []}
     try:
         connection.request("GET", get.get("path") or "/", headers=headers)

@@ -241,9 +241,30 @@ def _make(world: World, types: ResourceTypes, run: Run) -> None:
                 continue
         while not run.cancelled.is_set() and (left := generic.busy(world, planned.id)):
             time.sleep(min(left, 0.1))
+        refusal = _awaited(world, run, planned.id)
+        if refusal is not None:
+            failed[key] = refusal
+            step["properties"] |= {
+                "provisioningState": "Failed",
+                "statusCode": str(refusal.status),
+                "statusMessage": refusal.answer().body,
+            }
+            continue
         step["properties"] |= {"provisioningState": "Succeeded", "statusCode": "OK"}
     with world.lock:
         _finish(run, scope, list(dict.fromkeys(failed.values())))
+
+
+def _awaited(world: World, run: Run, resource_id: str) -> Refused | None:
+    """Wait for what a resource goes on with after its PUT; how that failed."""
+    operation = generic.followed(world, resource_id)
+    while operation is not None and not run.cancelled.is_set():
+        with world.lock:
+            found = operations.outcome(operation)
+        if found is not None:
+            return found if isinstance(found, Refused) else None
+        time.sleep(0.1)
+    return None
 
 
 def _finish(run: Run, scope: Any, failures: list[Refused]) -> None:

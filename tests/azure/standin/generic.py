@@ -25,7 +25,7 @@ from tests.azure.standin.messages import Answer, Json, Refused, Request
 from tests.azure.standin.providers import check_registered
 from tests.azure.standin.resources import ResourceId, ResourceType, ResourceTypes, of_type
 from tests.azure.standin.routes import ARM, unknown_version
-from tests.azure.standin.world import SUBSCRIPTION, World
+from tests.azure.standin.world import SUBSCRIPTION, Operation, World
 
 if TYPE_CHECKING:
     from tests.azure.standin.standin import Parts
@@ -118,6 +118,17 @@ def shown(world: World, types: ResourceTypes, resource: Json) -> Json:
 def asked(world: World, resource_id: str) -> Json:
     """The body of the last PUT, {} if there was none."""
     return _room(world).asked.get(resource_id.lower(), {})
+
+
+def follow(world: World, resource_id: str, operation: Operation) -> None:
+    """Say what a resource's PUT goes on with; whoever made it waits for that."""
+    world.rooms.setdefault("followed", {})[resource_id.lower()] = operation
+
+
+def followed(world: World, resource_id: str) -> Operation | None:
+    """What the resource's last PUT goes on with, if it does."""
+    found = world.rooms.get("followed", {}).get(resource_id.lower())
+    return found if isinstance(found, Operation) else None
 
 
 def busy(world: World, resource_id: str) -> float:

@@ -14,7 +14,15 @@ from tests.azure.standin.world import World
 if TYPE_CHECKING:
     from tests.azure.standin.standin import Parts
 
-VERSIONS = ("2019-10-01", "2021-04-01", "2022-09-01", "2023-07-01", "2024-03-01", "2024-11-01", "2025-04-01")
+VERSIONS = (
+    "2019-10-01",
+    "2021-04-01",
+    "2022-09-01",
+    "2023-07-01",
+    "2024-03-01",
+    "2024-11-01",
+    "2025-04-01",
+)
 SOURCE = (
     "azure-cli recording resource/test_tag_update_patch; limits: learn.microsoft.com, tag-resources"
 )
