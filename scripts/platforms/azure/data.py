@@ -118,8 +118,11 @@ def _register(workspace: Any, datastore: Any, name: str, path: str, sha256: str)
         try:
             made = made.register(workspace, name, tags=tags, create_new_version=True)
         except Exception as error:
-            # Azure keeps one version of equal content: data that came back, or another machine's.
-            equal = re.search(r'name="([^"]+)", version=([0-9]+)', str(error))
+            # Azure keeps one version of equal content: data that came back, or another machine's. The
+            # SDK says so in words of its own, or passes on those of the service.
+            equal = re.search(r'name="([^"]+)", version=([0-9]+)', str(error)) or re.search(
+                r"has been registered as (.+):([0-9]+) \(name:version\)", str(error)
+            )
             if equal is None:
                 raise
             made = Dataset.get_by_name(workspace, equal.group(1), int(equal.group(2)))
