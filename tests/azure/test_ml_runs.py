@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.azure.ml_place import RG
 from tests.azure.mlclient import ClientError, MlClient
 from tests.azure.standin.standin import StandIn
 
@@ -89,6 +90,34 @@ result = [small.provisioning_state, str(small.provisioning_errors)]
     )
     assert found[0] == "Failed"
     assert "quota" in found[1]
+
+
+def test_a_kubernetes_cluster_is_attached(ml: MlClient, ml_standin: StandIn) -> None:
+    kind = "Microsoft.ContainerService/managedClusters"
+    cluster = f"{RG}/providers/{kind}/kiln-aks"
+    pool = {"count": 3, "vmSize": "Standard_DS2_v2"}
+    ml_standin.world.resources[cluster.lower()] = {
+        "id": cluster,
+        "name": "kiln-aks",
+        "type": kind,
+        "location": "westeurope",
+        "properties": {"fqdn": "kiln.hcp.westeurope.azmk8s.io", "agentPoolProfiles": [pool]},
+    }
+    found = ml.do(
+        f"""
+from azureml.core.compute import AksCompute
+aks = ComputeTarget.attach(ws, "kiln-aks", AksCompute.attach_configuration(resource_id="{cluster}"))
+aks.wait_for_completion()
+again = ComputeTarget(ws, "kiln-aks")
+result = [again.type, again.cluster_resource_id, again.provisioning_state, again.agent_count]
+again.detach()
+"""
+    )
+    assert found == ["AKS", cluster, "Succeeded", 3]
+    with pytest.raises(ClientError, match="was not found"):
+        ml.do(
+            f"""ComputeTarget.attach(ws, "other-aks", AksCompute.attach_configuration(resource_id="{cluster}x"))"""
+        )
 
 
 def test_environments_have_versions(ml: MlClient) -> None:

@@ -17,6 +17,7 @@ from tests.azure.standin.ml import (
     models,
     pipelines,
     secrets,
+    sizes,
     snapshots,
 )
 from tests.azure.standin.ml.workspace import Plane
@@ -33,6 +34,7 @@ MODULES = (
     datastores,
     datasets,
     secrets,
+    sizes,
     compute,
     environments,
     snapshots,

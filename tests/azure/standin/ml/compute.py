@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.azure.standin import identities, resources
 from tests.azure.standin.messages import Json, Refused, Request
+from tests.azure.standin.ml.sizes import NO_QUOTA, QUOTA, SIZES, VERSIONS
 from tests.azure.standin.ml.workspace import HOST, TYPE, WS, Plane, Workspace, stamp
 from tests.azure.standin.resources import ResourceId, ResourceType, of_type
 from tests.azure.standin.routes import ARM
@@ -21,26 +22,6 @@ from tests.azure.standin.world import World
 
 COMPUTES = f"{TYPE}/computes"
 SOURCE = "azureml-core core/compute/*.py; REST specification machineLearningServices.json, computes"
-VERSIONS = ("2018-11-19", "2020-02-02", "2022-05-01", "2023-04-01", "2024-04-01", "2025-06-01")
-NO_QUOTA = "no quota for the cluster"
-#: Sizes a cluster may have: family, cores, gigabytes of memory.
-SIZES = {
-    "STANDARD_D1_V2": ("standardDv2Family", 1, 3.5),
-    "STANDARD_D2_V2": ("standardDv2Family", 2, 7),
-    "STANDARD_D3_V2": ("standardDv2Family", 4, 14),
-    "STANDARD_D4_V2": ("standardDv2Family", 8, 28),
-    "STANDARD_DS1_V2": ("standardDSv2Family", 1, 3.5),
-    "STANDARD_DS2_V2": ("standardDSv2Family", 2, 7),
-    "STANDARD_DS3_V2": ("standardDSv2Family", 4, 14),
-    "STANDARD_DS4_V2": ("standardDSv2Family", 8, 28),
-    "STANDARD_DS11_V2": ("standardDSv2Family", 2, 14),
-    "STANDARD_D2S_V3": ("standardDSv3Family", 2, 8),
-    "STANDARD_D4S_V3": ("standardDSv3Family", 4, 16),
-    "STANDARD_E4S_V3": ("standardESv3Family", 4, 32),
-    "STANDARD_F4S_V2": ("standardFSv2Family", 4, 8),
-}
-#: Cores a subscription may have of each family, in each region.
-QUOTA = 100
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,30}[A-Za-z0-9]")
 DURATION = re.compile(r"P(?:\d+D)?(?:T(?:\d+H)?(?:\d+M)?(?:\d+(?:\.\d+)?S)?)?")
 #: Seconds a node needs before its first run.
@@ -315,7 +296,6 @@ def show(world: World, resource: Json) -> Json:
 
 def add(plane: Plane) -> None:
     parts = plane.parts
-    plane.world.faults.declare(NO_QUOTA, "a new cluster gets no nodes: the family's quota is 0")
     parts.types.add(
         ResourceType(COMPUTES, VERSIONS, SOURCE, check=_check, put=_put, show=show, pending=0.05)
     )
@@ -344,45 +324,6 @@ def add(plane: Plane) -> None:
             world, f"/subscriptions/{s}/resourceGroups/{g}/providers/{TYPE}/{w}/computes/{name}"
         )
         return {"nodes": []}
-
-    at = "/subscriptions/{s}/providers/Microsoft.MachineLearningServices/locations/{where}"
-
-    @parts.routes.add(ARM, "GET", f"{at}/vmSizes", source=SOURCE, versions=VERSIONS)
-    def sizes(world: World, request: Request, s: str, where: str) -> Json:
-        value = [
-            {
-                "name": name,
-                "family": family,
-                "vCPUs": cores,
-                "gpus": 0,
-                "osVhdSizeMB": 1047552,
-                "maxResourceVolumeMB": cores * 51200,
-                "memoryGB": memory,
-                "lowPriorityCapable": True,
-                "premiumIO": "S" in name.split("_")[1],
-                "supportedComputeTypes": ["AmlCompute", "ComputeInstance"],
-            }
-            for name, (family, cores, memory) in SIZES.items()
-        ]
-        return {"value": value, "amlCompute": value}
-
-    @parts.routes.add(ARM, "GET", f"{at}/usages", source=SOURCE, versions=VERSIONS)
-    def usages(world: World, request: Request, s: str, where: str) -> Json:
-        families = sorted({family for family, _, _ in SIZES.values()})
-        zero = world.faults.has(NO_QUOTA)
-        return {
-            "value": [
-                {
-                    "id": f"{request.path}/{family}",
-                    "type": "Microsoft.MachineLearningServices/vmFamily/dedicatedCores/usages",
-                    "unit": "Count",
-                    "currentValue": 0,
-                    "limit": 0 if zero else QUOTA,
-                    "name": {"value": family, "localizedValue": family},
-                }
-                for family in families
-            ]
-        }
 
 
 def _enter(plane: Plane, request: Request, s: str, g: str, w: str) -> Workspace:
