@@ -64,7 +64,7 @@ def test_az_profile_tells_who_is_signed_in(
     assert login.cached(wanted) == ours
 
 
-def seen_secrets(pid: int, secret: str) -> list[str]:
+def seen_secrets(secret: str) -> list[str]:
     """Command lines, of all processes, that hold the secret."""
     found = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
@@ -84,7 +84,7 @@ def test_a_service_principal_signs_in_once_and_its_secret_is_seen_nowhere(
     child = azure_clone.start("login", VERBOSE="1")
     seen: list[str] = []
     while child.poll() is None:
-        seen += seen_secrets(child.pid, secret)
+        seen += seen_secrets(secret)
         time.sleep(0.01)
     printed, _ = child.communicate()
     assert child.returncode == 0, printed
