@@ -157,6 +157,12 @@ def test_the_manifests_make_a_service_that_is_replaced_and_rolled_back_without_a
     assert template["metadata"]["annotations"]["slipway.number"] == "1"
     code, said = place.invoke("kubectl logs deployment/scoring -n slipway --tail=5")
     assert "asked / at one" in said
+    # What is scaled to nothing stays so, whatever the autoscaler's least is.
+    place.invoke("kubectl scale deployment/scoring -n slipway --replicas=0")
+    code, said = place.invoke(f"{ROLL} ; kubectl get pods -n slipway -o name --ignore-not-found")
+    with pytest.raises(requests.RequestException):
+        place.ask().raise_for_status()
+    place.invoke("kubectl scale deployment/scoring -n slipway --replicas=2")
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,16 @@ def test_the_template_s_slots_answer_and_a_swap_exchanges_them(
     assert [place.ask(host).text for host in hosts] == ["one ", "two hello"]
 
 
+def test_a_swap_asks_the_path_it_is_told(place: Place, hosts: tuple[str, str]) -> None:
+    wanted = ("WEBSITE_SWAP_WARMUP_PING_PATH=/", "WEBSITE_SWAP_WARMUP_PING_STATUSES=418")
+    place.slot("config", "appsettings", "set", "--settings", *wanted)
+    swap = ("webapp", "deployment", "slot", "swap", "-g", GROUP, "-n", APP, "--slot", "staging")
+    assert "did not respond to http ping" in place.cli.az_fails(*swap)
+    assert place.ask(hosts[0]).text == "one "
+    names = [each.partition("=")[0] for each in wanted]
+    place.slot("config", "appsettings", "delete", "--setting-names", *names)
+
+
 def test_a_slot_setting_stays_and_a_setting_restarts(place: Place, hosts: tuple[str, str]) -> None:
     place.slot("config", "appsettings", "set", "--slot-settings", "GREETING=mine")
     _wait(lambda: place.ask(hosts[1]).text == "two mine")

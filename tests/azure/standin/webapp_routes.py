@@ -291,7 +291,7 @@ def _swap_now(world: World, site: str, source: App, other: App) -> None:
     source.settled.wait(240)
     with world.lock:
         slot = source.site.partition("__")[2] or "production"
-        if source.box is None or world.faults.has("slot swap fails"):
+        if not _is_warm(source) or world.faults.has("slot swap fails"):
             if kept != own:
                 rest = {n: v for n, v in source.settings.items() if n not in names}
                 change(source, {}, {**rest, **own})
@@ -301,6 +301,18 @@ def _swap_now(world: World, site: str, source: App, other: App) -> None:
             rest = {n: v for n, v in source.settings.items() if n not in names}
             source.settings = {**rest, **own}
         swap(source, other, names)
+
+
+def _is_warm(app: App) -> bool:
+    """Whether a slot answers as its settings want it before it is swapped in; any answer will do else."""
+    if app.box is None:
+        return False
+    path = app.settings.get("WEBSITE_SWAP_WARMUP_PING_PATH")
+    wanted = app.settings.get("WEBSITE_SWAP_WARMUP_PING_STATUSES", "")
+    if path is None:
+        return True
+    status = app.box.answers(app.port_of(app.box), path, timeout=10)
+    return status is not None and (not wanted or str(status) in wanted.split(","))
 
 
 def add(parts: Parts) -> None:

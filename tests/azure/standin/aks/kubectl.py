@@ -220,13 +220,13 @@ def _get(call: Call, say: Say) -> None:
         else:
             found += call.cluster.of(kind_named(kind), call.namespace, call.labels)
     shown = [_public(each) for each in found]
+    if not shown and call.has("--ignore-not-found"):
+        return
     output = call.option("--output")
     if output in ("json", "yaml"):
         whole: Json = shown[0] if single and shown else {"apiVersion": "v1", "kind": "List"}
         if not single:
             whole |= {"items": shown, "metadata": {"resourceVersion": ""}}
-        if single and not shown:
-            return
         say(json.dumps(whole, indent=4) if output == "json" else yaml.safe_dump(whole).rstrip())
     elif output == "name":
         for one_shown in shown:

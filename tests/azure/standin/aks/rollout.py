@@ -95,6 +95,8 @@ class Controllers:
             spec = each["spec"]
             if spec["scaleTargetRef"]["name"] == metadata["name"]:
                 now = made["spec"]["replicas"]
+                if not now:
+                    continue  # what somebody scaled to nothing is left alone
                 low, high = spec.get("minReplicas", 1), spec["maxReplicas"]
                 made["spec"]["replicas"] = max(low, min(high, now))
                 each["status"] = {
