@@ -49,3 +49,34 @@ def test_status_and_logs(clone: AzureClone) -> None:
     printed = clone.run("status")
     assert "healthy, aci 1" in printed
     assert '"request_id"' in clone.run("logs")
+
+
+def test_one_that_crashes_is_replaced_by_the_one_before(clone: AzureClone) -> None:
+    clone.standin.world.faults.trouble("aci container crashes", 3)
+    try:
+        printed = clone.run("deploy", code=1, MAX_ROWS="99")
+    finally:
+        clone.standin.world.faults.clear()
+    assert "ended with code 137; deployment 1 (version 1) was put back and serves" in printed
+    assert '| {"time":' in printed
+    assert "healthy, aci 1" in clone.run("status")
+    clone.run("smoke")
+
+
+def test_settings_are_deployed_rolled_back_and_stopped(clone: AzureClone) -> None:
+    clone.run("deploy", MAX_ROWS="99")
+    assert clone.records["deploy-aci"]["deployment"] == 3
+    clone.run("rollback")
+    assert (clone.records["deploy-aci"]["deployment"], clone.records["deploy-aci"]["previous"]) == (
+        4,
+        None,
+    )
+    clone.run("down")
+    assert "nothing serves" in clone.run("status")
+    assert "nothing is deployed" in clone.run("smoke", code=2)
+
+
+def test_plain_http_is_refused_unless_allowed(clone: AzureClone) -> None:
+    printed = clone.run("deploy", code=2, FORCE="1", ALLOW_HTTP="false")
+    assert "TLS_CERT_NAME is not set" in printed
+    assert "ALLOW_HTTP=true" in printed

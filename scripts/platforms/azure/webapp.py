@@ -153,7 +153,13 @@ class WebApp(AzureService):
         if same:
             console.step(f"{what(new)} is in the slot {SLOT} already, as deployment {inside}")
         else:
+            # What the slot ran before answers until the new one does: it must not pass for it.
+            alike = inside != STOPPED and (there is None or there.version == new.version)
+            if alike:
+                self.az("webapp", "stop", *self._where, "--slot", SLOT)
             self._create(state, new, first=False)
+            if alike:
+                inside = STOPPED
         if inside == STOPPED:
             self.az("webapp", "start", *self._where, "--slot", SLOT)
 
