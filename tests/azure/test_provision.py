@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -224,8 +225,6 @@ def test_with_contributor_only_an_owner_is_given_the_commands(azure_clone: Azure
     for command in commands:
         assert command in printed
     # An Owner runs them as they stand.
-    import shlex
-
     grant(world, APP_OBJECT, "Owner", f"/subscriptions/{SUBSCRIPTION}")
     for command in commands:
         azure_clone.az(*shlex.split(command)[1:])
@@ -267,3 +266,29 @@ def test_an_existing_workspace_is_used_with_what_it_has(azure_clone: AzureClone)
     assert "the workspace kiln-ws was there before: it stays" in printed
     assert made(azure_clone) == {kind: [name] for kind, name in NAMES.items()}
     assert record["identity_id"].lower() not in world.resources
+
+
+def test_roles_of_a_lost_identity_and_those_made_by_hand_are_made_anew(
+    azure_clone: AzureClone,
+) -> None:
+    azure_clone.run("provision", ROLE_ASSIGNMENTS="false")
+    world = azure_clone.standin.world
+    record = azure_clone.records["provision"]
+    assert len(record["roles_to_assign"]) == 9
+    azure_clone.az(*shlex.split(record["roles_to_assign"][0])[1:])
+    printed = azure_clone.run("provision")
+    assert "removing 1 role assignments that are made anew" in printed
+    azure_clone.az("resource", "delete", "--ids", record["identity_id"])
+    azure_clone.az("resource", "delete", "--ids", record["workspace_id"])
+    purge = f"https://management.azure.com{record['workspace_id']}"
+    azure_clone.az(
+        *("rest", "--method", "delete"),
+        *("--url", f"{purge}?api-version=2024-10-01&forceToPurge=true"),
+    )
+    printed = azure_clone.run("provision")
+    assert "removing 5 role assignments that are made anew" in printed
+    record = azure_clone.records["provision"]
+    assert has_role(world, record["identity_principal"], "AcrPull", record["registry_id"])
+    assert has_role(
+        world, record["workspace_principal"], "Key Vault Administrator", record["vault_id"]
+    )

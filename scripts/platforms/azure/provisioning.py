@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,7 @@ class Provisioning:
         """Deploy the template; waits for another deployment of it to end, and is then its own."""
         limit = time.monotonic() + OTHER
         unread = 0
+        cleared = False
         while True:
             try:
                 done = self.az(
@@ -104,7 +107,11 @@ class Provisioning:
             except AzureError as error:
                 unread += "already consumed" in error.said
                 if unread > UNREAD or not self._is_active(error) or time.monotonic() > limit:
-                    raise self._why(error) from None
+                    failed = self._failed(error)
+                    if cleared or not self._clear_roles(failed):
+                        raise self._why(error, failed) from None
+                    cleared = True
+                    continue
                 console.step("another provision is at work in this group: waiting for it")
                 time.sleep(LOOK)
             else:
@@ -130,24 +137,43 @@ class Provisioning:
         )
         return state not in (None, "Failed", "Canceled")
 
-    def _why(self, error: AzureError) -> AzureError:
-        """The error of the first resource that failed: the deployment's own says only that one did."""
+    def _failed(self, error: AzureError) -> list[Mapping[str, Any]]:
+        """The resources that failed, if that is why the deployment did."""
         known = ("Deployment failed. Correlation", "already consumed")
-        if error.code != "DeploymentFailed" and not any(word in error.said for word in known):
-            return error
+        codes = ("DeploymentFailed", "RoleAssignmentExists", "RoleAssignmentUpdateNotPermitted")
+        if error.code not in codes and not any(word in error.said for word in known):
+            return []
         try:
-            failed = self.az(
-                *("deployment", "operation", "group", "list", "--resource-group", self.names.group),
-                *("--name", DEPLOYMENT),
-                *("--query", "[?properties.provisioningState=='Failed'].properties"),
+            return list(
+                self.az(
+                    *("deployment", "operation", "group", "list"),
+                    *("--resource-group", self.names.group, "--name", DEPLOYMENT),
+                    *("--query", "[?properties.provisioningState=='Failed'].properties"),
+                )
+                or ()
             )
         except SlipwayError:
-            return error
-        for item in failed or ():
+            return []
+
+    def _clear_roles(self, failed: list[Mapping[str, Any]]) -> bool:
+        """Remove role assignments that are in the way of the template's; whether there were any.
+
+        Azure lets nobody give the assignment of an identity that is gone to the one made in its place,
+        nor make one that somebody made by hand.
+        """
+        ids = [found for item in failed if (found := _in_the_way(item))]
+        if ids:
+            self.az(
+                *("role", "assignment", "delete", "--ids", *ids),
+                doing=f"removing {len(ids)} role assignments that are made anew",
+            )
+        return bool(ids)
+
+    def _why(self, error: AzureError, failed: list[Mapping[str, Any]]) -> AzureError:
+        """The error of the first resource that failed: the deployment's own says only that one did."""
+        for item in failed:
             target = item.get("targetResource") or {}
-            message = item.get("statusMessage")
-            if message:
-                text = message if isinstance(message, str) else json.dumps(message)
+            if text := _said(item):
                 what = f"{target.get('resourceType', '')} {target.get('resourceName', '')}"
                 return explain(what.strip() or "arm/main.json", text, self.settings)
         return error
@@ -169,6 +195,24 @@ class Provisioning:
                 print(f"  {item.line}", flush=True)
             console.step("`make doctor` tells whether that was done")
         return missing
+
+
+def _said(failed: Mapping[str, Any]) -> str:
+    """What Azure said of a resource that failed."""
+    message = failed.get("statusMessage")
+    return message if isinstance(message, str) else json.dumps(message) if message else ""
+
+
+def _in_the_way(failed: Mapping[str, Any]) -> str:
+    """The id of the role assignment that keeps this one from being made, "" if that is not why."""
+    target = str((failed.get("targetResource") or {}).get("id", ""))
+    text = _said(failed)
+    if "RoleAssignmentUpdateNotPermitted" in text:
+        return target
+    there = re.search(r"ID of the existing role assignment is ([0-9a-f]{32})", text)
+    if there is None:
+        return ""
+    return f"{target.rpartition('/')[0]}/{uuid.UUID(there[1])}"
 
 
 def unassigned(az: Az, wanted: list[Assignment]) -> list[Assignment]:
