@@ -1,17 +1,18 @@
 #!/bin/sh
-# Usage: docker/venv.sh [toolbox|az]
+# Usage: docker/venv.sh [toolbox|az|checks]
 #
-# Makes .venv hold exactly what docker/locks/toolbox.txt says, or .venv-az what az.txt does, or leaves
-# it as it is if it does. CPython 3.11 comes from PATH, else uv finds one. Exit 2 names what is
-# missing. .venv-az/only holds az and nothing else, to stand on PATH.
+# Makes .venv hold exactly what docker/locks/toolbox.txt says, or .venv-NAME what NAME.txt does, or
+# leaves it as it is if it does. CPython 3.11 comes from PATH, else uv finds one. Exit 2 names what is
+# missing. .venv-NAME/only holds the programs it is made for and nothing else, to stand on PATH.
 set -eu
 . "$(dirname -- "$0")/lib.sh"
 
 what=${1:-toolbox}
 case $what in
-    toolbox) name=.venv ;;
-    az) name=.venv-az ;;
-    *) die 2 "no such environment: $what; it is toolbox or az" ;;
+    toolbox) name=.venv programs='' ;;
+    az) name=.venv-az programs=az ;;
+    checks) name=.venv-checks programs='checkov kubernetes-validate' ;;
+    *) die 2 "no such environment: $what; it is toolbox, az or checks" ;;
 esac
 readonly LOCK="$ROOT/docker/locks/$what.txt"
 venv=$ROOT/$name
@@ -107,5 +108,8 @@ has_uv || bootstrap_uv
 uv pip sync --python "$venv/bin/python" --require-hashes --compile-bytecode "$LOCK" >>"$log" 2>&1 ||
     explain_failure
 rm -rf "$venv/bootstrap"
-[ "$what" != az ] || { mkdir -p "$venv/only" && ln -sf ../bin/az "$venv/only/az"; }
+for program in $programs; do
+    mkdir -p "$venv/only"
+    ln -sf "../bin/$program" "$venv/only/$program"
+done
 echo "$wanted" >"$mark"

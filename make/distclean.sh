@@ -1,6 +1,6 @@
 #!/bin/sh
 # Remove everything Slipway made here: what runs or lies in Docker for this clone, build/ with the
-# registry, .venv, .venv-az and the tools' caches. Data, code and .env stay. Asks first, or CONFIRM=1.
+# registry, .venv* and the tools' caches. Data, code and .env stay. Asks first, or CONFIRM=1.
 set -eu
 . "$(dirname -- "$0")/../docker/lib.sh"
 
@@ -19,7 +19,7 @@ cat <<EOT
 This removes, for $ROOT:
   the service, its containers, images, network and volumes
   build/ with all records, runs and registered models
-  .venv, .venv-az and the caches of tools
+  .venv* and the caches of tools
 EOT
 if [ "${CONFIRM:-}" != 1 ]; then
     [ -t 0 ] || die 2 "distclean removes the model registry and asks first" \
@@ -43,6 +43,6 @@ if [ -n "$engine" ]; then
 else
     say "no Docker engine answers: containers and images of this clone, if there are any, stay"
 fi
-rm -rf build .venv .venv-az .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+rm -rf build .venv .venv-az .venv-checks .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 find . \( -path ./.git -o -path ./data \) -prune -o -name __pycache__ -prune -exec rm -rf {} +
 say "removed; \`make all\` starts afresh"
