@@ -116,7 +116,10 @@ KINDS: Sequence[Kind] = (
         r"AADSTS700016|AADSTS700027",
         "check SP_APP_ID and TENANT_ID: that tenant has no such application",
     ),
-    Kind(r"AADSTS90002|AADSTS900023", "check TENANT_ID: there is no such tenant"),
+    Kind(
+        r"AADSTS90002|AADSTS900023|Unable to get authority configuration",
+        "check TENANT_ID: there is no such tenant",
+    ),
     Kind(
         r"AADSTS70021\b|AADSTS7002(11|12|13|14)\d?",
         "give the application a federated credential for this CI job's issuer and subject",
