@@ -99,7 +99,17 @@ CASES = {
         "network",
         1,
     ),
+    "az's own traceback": (
+        "ERROR: The command failed with an unexpected error. Here is the traceback:\n"
+        "HTTPSConnectionPool(host='login.microsoftonline.com', port=443): Max retries exceeded with url: /x "
+        "(Caused by ProxyError('Unable to connect to proxy', RemoteDisconnected('Remote end closed "
+        'connection without response\')))\nTraceback (most recent call last):\n  File "a.py", line 1',
+        "",
+        "network",
+        1,
+    ),
 }
+NETWORK = ("throttled", "network", "az's own traceback")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -111,8 +121,14 @@ def test_an_error_is_one_line_with_its_mend(case: str) -> None:
     assert "\n" not in error.message
     assert mend in error.mend
     assert error.exit_code == exit_code
-    assert error.passing == (case in ("throttled", "network"))
+    assert error.passing == (case in NETWORK)
     assert error.expired == (case in ("wrong secret", "login expired", "nobody"))
+
+
+def test_the_network_is_told_in_a_few_words() -> None:
+    error = explain("az login", CASES["az's own traceback"][0], SETTINGS)
+    said = "cannot reach login.microsoftonline.com: Remote end closed connection without response"
+    assert error.message == f"az login: {said}"
 
 
 def test_what_is_not_there_can_be_told_from_a_failure() -> None:

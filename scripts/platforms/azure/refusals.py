@@ -192,7 +192,7 @@ KINDS: Sequence[Kind] = (
         r"|Connection (aborted|reset|refused|broken)|ConnectionError|ConnectionResetError|RemoteDisconnected"
         r"|Max retries exceeded|Read timed out|ReadTimeout|Failed to establish a new connection"
         r"|Name or service not known|Temporary failure in name resolution|ServiceRequestError"
-        r"|ServiceResponseError|IncompleteRead|EOF occurred|Cannot connect to proxy|ProxyError",
+        r"|cannot reach|ServiceResponseError|IncompleteRead|EOF occurred|Cannot connect to proxy|ProxyError",
         "run the same verb again; if it stays, see https://azure.status.microsoft and your network or proxy",
         exit_code=1,
         passing=True,
@@ -242,6 +242,10 @@ def command(arguments: Sequence[str]) -> str:
     return " ".join(["az", *arguments[:count]])
 
 
+#: How az begins what it did not foresee.
+UNFORESEEN = "The command failed with an unexpected error. Here is the traceback:"
+
+
 def innermost(text: str) -> tuple[str, str]:
     """Code and message of the error inside all others; the code is "" where there is none.
 
@@ -251,9 +255,12 @@ def innermost(text: str) -> tuple[str, str]:
     text = "\n".join(
         line for line in text.splitlines() if not line.startswith(("WARNING", "/usr", "  warn"))
     )
-    text = text.strip().removeprefix("ERROR:").strip()
-    if "Here is the traceback" in text:  # a bug of az's, which may hide what Azure said
-        text = text.partition("ERROR:")[2].partition("Traceback")[0]
+    # What az did not foresee it tells with its traceback.
+    text = text.partition("Traceback (most recent call last)")[0].replace(UNFORESEEN, "")
+    text = re.sub(r"^(\s*ERROR:)+", "", text).strip()
+    if reached := re.search(r"HTTPS?ConnectionPool\(host='([^']+)'", text):
+        why = re.findall(r"(?:[A-Z]\w+\(['\"]|Caused by \w+: )([^'\"()]+)", text)
+        return "", f"cannot reach {reached[1]}: {why[-1] if why else 'the connection broke'}"
     found = [inner for value in _objects(text) if (inner := _deepest(value))]
     if found:
         return found[-1]

@@ -16,6 +16,11 @@ def take(world: World, kind: str, name: str) -> None:
     _names(world).add((kind.lower(), name.lower()))
 
 
+def release(world: World, kind: str, name: str) -> None:
+    """Let the name be free again."""
+    _names(world).discard((kind.lower(), name.lower()))
+
+
 def taken(world: World, kind: str, name: str) -> bool:
     """Whether another customer has it."""
     return (kind.lower(), name.lower()) in _names(world)

@@ -1,0 +1,191 @@
+"""How each fault of the table is made to happen, until the bench is mended."""
+
+from __future__ import annotations
+
+from tests.azure.bench import Bench
+from tests.azure.standin import providers, storage, taken, vaults
+from tests.azure.standin.arm import LOCK
+from tests.azure.standin.deployments import HALF
+from tests.azure.standin.faults import Fault
+from tests.azure.standin.messages import Answer, Refused
+from tests.azure.standin.ml import jobs, snapshots
+from tests.azure.standin.ml.compute import NO_QUOTA
+from tests.azure.standin.resources import ResourceId
+from tests.azure.standin.world import SUBSCRIPTION
+
+#: All of ARM and of the workspace's services; blobs and sign-in are other hosts.
+AZURE = r"https://(management\.azure\.com|[\w-]+\.(api|experiments)\.azureml\.(ms|net))/"
+EVER = 1_000_000
+
+BUSY = Refused(
+    429, "TooManyRequests", "The request is being throttled.", headers={"Retry-After": "1"}
+)
+DOWN = Refused(503, "ServiceUnavailable", "The service is temporarily unavailable.")
+EXPIRED = Refused(
+    401,
+    "ExpiredAuthenticationToken",
+    "The access token expiry UTC time is earlier than current UTC time.",
+)
+
+
+def throttled(bench: Bench) -> None:
+    # az itself asks four times before it gives up.
+    bench.faults.add(Fault(AZURE, BUSY, times=5))
+
+
+def throttled_for_long(bench: Bench) -> None:
+    bench.faults.add(Fault(AZURE, BUSY, times=EVER))
+
+
+def down(bench: Bench) -> None:
+    bench.faults.add(Fault(AZURE, DOWN, times=EVER))
+
+
+def slow(bench: Bench) -> None:
+    bench.faults.add(Fault("https://", delay=2.0, times=EVER))
+
+
+def token_expired(bench: Bench) -> None:
+    bench.faults.add(Fault(r"https://management\.azure\.com/", EXPIRED, times=1))
+
+
+def login_expired(bench: Bench) -> None:
+    """A person signed in, and the login was then revoked."""
+    bench.sign_in_as_person()
+    bench.forget_tokens()
+    bench.faults.trouble("refresh token revoked")
+
+
+def wrong_secret(bench: Bench) -> None:
+    bench.sign_out()
+    bench.set(SP_APP_SECRET="not-the-secret-at-all")
+
+
+def secret_expired(bench: Bench) -> None:
+    bench.sign_out()
+    bench.faults.trouble("secret expired")
+
+
+def network_gone(bench: Bench) -> None:
+    bench.faults.add(Fault("https://", breaks=True, times=EVER))
+
+
+def connection_broken(bench: Bench) -> None:
+    for _ in range(3):
+        bench.faults.add(Fault("GET " + AZURE, breaks=True, times=1))
+
+
+def conflict(bench: Bench) -> None:
+    message = "Unable to edit or replace deployment 'slipway': previous deployment is still active."
+    busy = Refused(409, "DeploymentActive", message)
+    bench.faults.add(Fault("PUT .*/deployments/slipway", busy, times=1))
+
+
+def half_way(bench: Bench) -> None:
+    bench.faults.trouble(HALF)
+
+
+def role_missing(bench: Bench) -> None:
+    bench.may_only("Reader")
+
+
+def contributor(bench: Bench) -> None:
+    bench.may_only("Contributor")
+
+
+def unregistered(bench: Bench) -> None:
+    name = "microsoft.machinelearningservices"
+    providers.unregistered(bench.world).add(name)
+    bench.undo.append(lambda: providers.unregistered(bench.world).discard(name))
+
+
+def name_taken(bench: Bench) -> None:
+    kind, name = "Microsoft.Storage/storageAccounts", f"{base(bench).lower()}amlsa"
+    taken.take(bench.world, kind, name)
+    bench.undo.append(lambda: taken.release(bench.world, kind, name))
+
+
+def deleted_vault(bench: Bench) -> None:
+    """As another group's vault left it."""
+    name = f"{base(bench)}-AML-KV"
+    group = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/another"
+    vault = {
+        "id": f"{group}/providers/Microsoft.KeyVault/vaults/{name}",
+        "name": name,
+        "type": "Microsoft.KeyVault/vaults",
+        "location": "westeurope",
+        "properties": {"softDeleteRetentionInDays": 90},
+    }
+    vaults._delete(bench.world, ResourceId.parse(str(vault["id"])), vault)
+    key = f"vault/{name.lower()}"
+    bench.undo.append(lambda: bench.world.deleted.pop(key, None))
+
+
+def deleted_workspace(bench: Bench) -> None:
+    name = bench.settings["WORKSPACE_NAME"]
+    group = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{base(bench)}-AML-RG"
+    made = f"{group}/providers/Microsoft.MachineLearningServices/workspaces/{name}"
+    key = f"workspace/{made.lower()}"
+    bench.world.deleted[key] = {"id": made, "name": name, "properties": {}}
+    bench.undo.append(lambda: bench.world.deleted.pop(key, None))
+
+
+def locked(bench: Bench) -> None:
+    group = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{base(bench)}-AML-RG"
+    made = f"{group}/providers/{LOCK}/keep"
+    properties = {"level": "CanNotDelete"}
+    lock = {"id": made, "name": "keep", "type": LOCK, "properties": properties}
+    bench.world.resources[made.lower()] = lock
+    bench.undo.append(lambda: bench.world.resources.pop(made.lower(), None))
+
+
+def storage_quota(bench: Bench) -> None:
+    bench.faults.trouble(storage.QUOTA)
+
+
+def no_nodes(bench: Bench) -> None:
+    bench.faults.trouble(NO_QUOTA)
+    name = f"cluster-{next(bench.numbers)}"
+    bench.set(AML_COMPUTE_CLUSTER_NAME=name, AML_CLUSTER_MIN_NODES="1")
+
+
+def run_fails(bench: Bench) -> None:
+    bench.faults.trouble(jobs.FAILS, 1)
+
+
+def run_cancelled(bench: Bench) -> None:
+    bench.faults.trouble(jobs.CANCELLED, 1)
+
+
+def preempted(bench: Bench) -> None:
+    bench.faults.trouble(jobs.PREEMPTED, 1)
+
+
+def code_refused(bench: Bench) -> None:
+    bench.faults.trouble(snapshots.LARGE)
+
+
+def upload_broken(bench: Bench) -> None:
+    where = r"(PUT|POST) https://([\w-]+\.blob\.core\.windows\.net|.*/content/|.*/snapshots)"
+    bench.faults.add(Fault(where, breaks=True, times=EVER))
+
+
+def download_broken(bench: Bench) -> None:
+    where = r"GET https://[\w-]+\.blob\.core\.windows\.net"
+    bench.faults.add(Fault(where, breaks=True, times=EVER))
+
+
+def leased(bench: Bench) -> None:
+    body = "<?xml version='1.0'?><Error><Code>LeaseAlreadyPresent</Code></Error>"
+    held = Answer(
+        409, body, {"x-ms-error-code": "LeaseAlreadyPresent", "Content-Type": "application/xml"}
+    )
+    bench.faults.add(Fault("PUT .*/leases/.*comp=lease", held, times=2))
+
+
+def workspace_token(bench: Bench) -> None:
+    bench.faults.add(Fault(r"https://[\w-]+\.api\.azureml\.ms/", EXPIRED, times=EVER))
+
+
+def base(bench: Bench) -> str:
+    return bench.settings["BASE_NAME"]

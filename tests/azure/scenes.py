@@ -1,0 +1,187 @@
+"""The verbs as the table of faults calls them: what must be there before, and what must hold after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.azure.bench import Bench
+from tests.azure.ml_clone import model_versions
+
+Environ = Mapping[str, str]
+
+
+def nothing(bench: Bench) -> None:
+    """Nothing to hold."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A verb: `ready` makes what is before it and says what the call is given; `unharmed` asserts
+    after a call that failed, `done` after one that succeeded."""
+
+    ready: Callable[[Bench], Environ]
+    unharmed: Callable[[Bench], None] = nothing
+    done: Callable[[Bench], None] = nothing
+    #: Its name in the record, where it leaves one.
+    record: str | None = None
+
+
+# What Azure must have
+
+
+def _empty(bench: Bench) -> None:
+    if not bench.has("empty"):
+        bench.clone.run("login")
+        bench.keep("empty")
+    bench.restore("empty")
+
+
+def _provisioned(bench: Bench) -> None:
+    if not bench.has("provisioned"):
+        _empty(bench)
+        bench.clone.run("provision")
+        bench.keep("provisioned")
+    bench.restore("provisioned")
+
+
+def _login(bench: Bench) -> Environ:
+    _empty(bench)
+    bench.sign_out()
+    return {}
+
+
+def _on_nothing(bench: Bench) -> Environ:
+    _empty(bench)
+    return {}
+
+
+def _on_a_place(bench: Bench) -> Environ:
+    _provisioned(bench)
+    return {}
+
+
+def _to_destroy(bench: Bench) -> Environ:
+    _provisioned(bench)
+    return {"CONFIRM": group(bench)}
+
+
+def group(bench: Bench) -> str:
+    return f"{bench.settings['BASE_NAME']}-AML-RG"
+
+
+def _as_kept(state: str) -> Callable[[Bench], None]:
+    """Asserts that Azure holds what it held, neither more nor less."""
+
+    def check(bench: Bench) -> None:
+        held = bench._kept[state][1]["resources"]
+        assert _without_deployments(bench.world.resources) == _without_deployments(held)
+
+    return check
+
+
+def _without_deployments(resources: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value for key, value in resources.items() if "/roleassignments/" not in key.lower()
+    }
+
+
+def _in_good_state(bench: Bench) -> None:
+    """Whatever is there was made whole."""
+    for resource in bench.world.resources.values():
+        state = (resource.get("properties") or {}).get("provisioningState", "Succeeded")
+        assert state == "Succeeded", resource
+
+
+def _place(bench: Bench) -> None:
+    _in_good_state(bench)
+    kept = bench.records["provision"]
+    for name in ("workspace_id", "registry_id", "storage_id", "vault_id", "identity_id"):
+        assert kept[name].lower() in bench.world.resources, name
+
+
+def _gone(bench: Bench) -> None:
+    held = [key for key in bench.world.resources if f"/{group(bench).lower()}" in key]
+    assert not held
+    assert not bench.world.deleted
+
+
+# The model
+
+
+def _trained(bench: Bench) -> None:
+    if not bench.has("fresh"):
+        bench.clone.run("data")
+        bench.keep("fresh")
+        bench.clone.run("train")
+        bench.keep("trained")
+        bench.clone.run("evaluate")
+        bench.keep("judged")
+
+
+def _to_train(bench: Bench) -> Environ:
+    _trained(bench)
+    bench.restore("fresh")
+    return {"PARAMS": f"alpha={next(bench.numbers)}"}
+
+
+def _to_evaluate(bench: Bench) -> Environ:
+    _trained(bench)
+    bench.restore("trained")
+    return {}
+
+
+def _to_register(bench: Bench) -> Environ:
+    _trained(bench)
+    bench.restore("judged")
+    return {}
+
+
+def _to_publish(bench: Bench) -> Environ:
+    _trained(bench)
+    return {"BUILD_BUILDID": str(next(bench.numbers))}
+
+
+def _to_run(bench: Bench) -> Environ:
+    _trained(bench)
+    if not bench.has("published"):
+        bench.restore("fresh")
+        bench.clone.run("publish_pipeline", BUILD_BUILDID="1")
+        bench.keep("published")
+    bench.restore("published")
+    return {"BUILD_BUILDID": "1"}
+
+
+def _none_registered(bench: Bench) -> None:
+    assert model_versions(bench.clone) == []
+
+
+def _registered_once(bench: Bench) -> None:
+    (version,) = model_versions(bench.clone)
+    assert version["kvTags"]["run_id"] == bench.records["train"]["run_id"]
+    assert bench.records["register"]["version"] == int(version["version"])
+
+
+def _run_is_whole(bench: Bench) -> None:
+    """The record's run has ended, and what it left can be read."""
+    runs = next(iter(bench.world.rooms["ml"]._kept.values())).runs
+    assert runs[bench.records["train"]["run_id"]]["status"] == "Completed"
+
+
+SCENES: Mapping[str, Scene] = {
+    "login": Scene(_login, _as_kept("empty")),
+    "doctor": Scene(_on_nothing, _as_kept("empty")),
+    "what-if": Scene(_on_a_place, _as_kept("provisioned"), _as_kept("provisioned")),
+    "provision": Scene(_on_nothing, _in_good_state, _place, "provision"),
+    "destroy": Scene(_to_destroy, nothing, _gone),
+    "train": Scene(_to_train, _none_registered, _run_is_whole, "train"),
+    "evaluate": Scene(_to_evaluate, _none_registered, record="evaluate"),
+    "register": Scene(_to_register, _none_registered, _registered_once, "register"),
+    "publish-pipeline": Scene(_to_publish, record="publish-pipeline"),
+    "run-pipeline": Scene(_to_run, record="run-pipeline"),
+}
+#: What a workspace made by hand is enough for.
+IN_A_WORKSPACE = ("train", "evaluate", "register", "publish-pipeline", "run-pipeline")
+#: What needs images and containers.
+WITH_CONTAINERS = ("image", "deploy", "smoke", "load", "status", "logs", "rollback", "down")
