@@ -30,6 +30,8 @@ class Bench:
         self.scratch = clone.home / "tmp"
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.numbers = itertools.count(2)
+        #: What an injury puts into the environment of the verb.
+        self.around: dict[str, str] = {}
         #: What an injury leaves to be undone, the last one first.
         self.undo: list[Callable[[], None]] = []
         self._kept: dict[str, tuple[Path, Mapping[str, Any]]] = {}

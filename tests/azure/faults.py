@@ -324,6 +324,93 @@ FAULTS: Sequence[Fault] = (
         [Hit("register", 0, "another machine is registering wood; waiting", daily="register")],
     ),
     Fault(
+        "registry refuses",
+        "the account has no role on the registry",
+        injuries.registry_denies,
+        [
+            Hit(
+                "image",
+                2,
+                "",
+                "az role assignment create --role AcrPush --assignee … --scope …",
+                daily="image",
+            )
+        ],
+    ),
+    Fault(
+        "push broken",
+        "the registry's connection breaks while an image is pushed",
+        injuries.push_broken,
+        [Hit("image", 1, "the registry kiln42amlcr.azurecr.io", "try again", daily="image")],
+    ),
+    Fault(
+        "build fails",
+        "the registry's own build fails (where there is no Docker engine)",
+        injuries.build_fails,
+        [Hit("image", 1, "building the scoring image … failed. The end of its log:", "", "image")],
+    ),
+    Fault(
+        "no capacity",
+        "the region has no room for a container group",
+        injuries.no_capacity,
+        [
+            Hit(
+                "deploy rollback",
+                1,
+                "The requested resource is not available in the location … serves",
+                "LOCATION",
+                daily="rollback",
+            )
+        ],
+    ),
+    Fault(
+        "cores used up",
+        "the subscription's quota of cores in the region is used up",
+        injuries.cores_used_up,
+        [Hit("deploy", 1, "quota", "ask for more", daily="deploy")],
+    ),
+    Fault(
+        "image cannot be pulled",
+        "the pull of the image fails",
+        injuries.cannot_pull,
+        [Hit("deploy", 1, "Failed to pull image … was put back and serves", "", daily="deploy")],
+    ),
+    Fault(
+        "container crashes",
+        "the container ends as soon as it starts",
+        injuries.crashes,
+        [Hit("deploy", 1, "… was put back and serves", "", daily="deploy")],
+    ),
+    Fault(
+        "service gone",
+        "the service breaks every connection",
+        injuries.service_gone,
+        [
+            Hit("smoke", 1, "does not answer", "`make deploy FORCE=1`", daily="smoke"),
+            Hit("load", 1, "", ""),
+        ],
+    ),
+    Fault(
+        "service slow",
+        "each answer of the service takes a second longer than LOAD_P95_MS allows",
+        injuries.service_slow,
+        [Hit("load", 3, "LOAD_P95_MS", "mend the service, or set objectives", daily="load")],
+    ),
+    Fault(
+        "Azure gone",
+        "ARM breaks every connection; the service itself answers",
+        injuries.arm_gone,
+        [
+            Hit(
+                "deploy smoke load status logs rollback",
+                1,
+                "cannot reach management.azure.com",
+                "your network or proxy",
+                daily="status logs",
+            )
+        ],
+    ),
+    Fault(
         "workspace token refused",
         "Azure ML takes the token no more",
         injuries.workspace_token,

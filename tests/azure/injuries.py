@@ -183,6 +183,50 @@ def leased(bench: Bench) -> None:
     bench.faults.add(Fault("PUT .*/leases/.*comp=lease", held, times=2))
 
 
+def registry_denies(bench: Bench) -> None:
+    bench.faults.trouble("registry denies")
+
+
+def push_broken(bench: Bench) -> None:
+    bench.faults.add(
+        Fault(r"(POST|PUT|PATCH) https://\w+\.azurecr\.io/v2", breaks=True, times=EVER)
+    )
+
+
+def build_fails(bench: Bench) -> None:
+    bench.around["SLIPWAY_ENGINE"] = "none"
+    bench.undo.append(bench.around.clear)
+    bench.faults.trouble("acr build fails")
+
+
+def no_capacity(bench: Bench) -> None:
+    bench.faults.trouble("aci has no capacity", 1)
+
+
+def cores_used_up(bench: Bench) -> None:
+    bench.faults.trouble("aci quota exceeded", 1)
+
+
+def cannot_pull(bench: Bench) -> None:
+    bench.faults.trouble("aci cannot pull", 1)
+
+
+def crashes(bench: Bench) -> None:
+    bench.faults.trouble("aci container crashes", 1)
+
+
+def service_gone(bench: Bench) -> None:
+    bench.faults.add(Fault(r"POST https://[\w.-]+\.azurecontainer\.io", breaks=True, times=EVER))
+
+
+def service_slow(bench: Bench) -> None:
+    bench.faults.add(Fault(r"POST https://[\w.-]+\.azurecontainer\.io", delay=6.0, times=EVER))
+
+
+def arm_gone(bench: Bench) -> None:
+    bench.faults.add(Fault(r"https://management\.azure\.com/", breaks=True, times=EVER))
+
+
 def workspace_token(bench: Bench) -> None:
     bench.faults.add(Fault(r"https://[\w-]+\.api\.azureml\.ms/", EXPIRED, times=EVER))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scripts import console
 from scripts.errors import Refused, SlipwayError, UsageError
-from scripts.platforms.azure.workspace import explained, sentence, silenced, status_of
+from scripts.platforms.azure.workspace import explained, passing, silenced
 from scripts.records import Records
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Follower:
                     faults = 0
                 except SlipwayError as error:
                     faults += 1
-                    if faults > FAULTS or not _passing(error.__cause__):
+                    if faults > FAULTS or not passing(error.__cause__):
                         raise
                     time.sleep(FAULT_PAUSE)
                     continue
@@ -149,10 +149,3 @@ def failure(tracking: AzureTracking, run: Any, status: str, verb: str) -> Slipwa
         f"run {run.id} {status.lower()}: {str(said).strip().splitlines()[0][:400]}",
         f"see its log at {portal}, then run `make {verb}` again",
     )
-
-
-def _passing(error: BaseException | None) -> bool:
-    status = status_of(error)
-    if status is not None:
-        return status == 429 or status >= 500
-    return error is not None and "connection" in sentence(error).lower()

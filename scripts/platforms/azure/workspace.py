@@ -12,6 +12,7 @@ import io
 import logging
 import os
 import re
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from typing import Any
 
 from scripts import console
 from scripts.errors import SlipwayError, UsageError
-from scripts.platforms.azure.az import Az
+from scripts.platforms.azure.az import PAUSES, Az
+from scripts.platforms.azure.place import Place, place
 from scripts.settings import Settings
 
 #: Whose errors are Azure's answers or the network's, not a mistake of ours.
@@ -72,11 +74,22 @@ def authentication(az: Az) -> Any:
 
 def open_workspace(root: Path, settings: Settings, az: Az) -> Any:
     """The workspace; SlipwayError with the mend if it is not there or not ours to use."""
-    from scripts.platforms.azure.place import place
-
     where = place(root, settings, az)
     console.step(f"opening Azure ML workspace {where.workspace}")
     quiet()
+    # Later calls are repeated by the SDK itself; this one hardly.
+    for pause in PAUSES:
+        try:
+            return _open(where, az)
+        except SlipwayError as error:
+            if not passing(error.__cause__):
+                raise
+            console.step(f"{error.message[:160]}; trying again in {pause:.0f} s")
+            time.sleep(pause)
+    return _open(where, az)
+
+
+def _open(where: Place, az: Az) -> Any:
     with explained(f"workspace {where.workspace}"), silenced():
         from azureml.core import Workspace
 
@@ -120,6 +133,14 @@ def sentence(error: BaseException) -> str:
     text = text.replace("\\'", "'")
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return (line or type(error).__name__)[:400]
+
+
+def passing(error: BaseException | None) -> bool:
+    """Whether what failed may succeed when it is done again."""
+    status = status_of(error)
+    if status is not None:
+        return status == 429 or status >= 500
+    return error is not None and "connection" in sentence(error).lower()
 
 
 def explain(doing: str, error: Exception) -> SlipwayError:
