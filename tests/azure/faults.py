@@ -168,7 +168,7 @@ FAULTS: Sequence[Fault] = (
                 "doctor",
                 2,
                 "",
-                "az role assignment create --assignee … --role Contributor",
+                'az role assignment create --assignee … --role "Contributor"',
                 daily="doctor",
             ),
         ],
@@ -181,7 +181,7 @@ FAULTS: Sequence[Fault] = (
             Hit(
                 "provision",
                 2,
-                "AuthorizationFailed: … Microsoft.Authorization/roleAssignments/write",
+                "Microsoft.Authorization/roleAssignments/write",
                 "let an Owner run: az role assignment create … or set ROLE_ASSIGNMENTS=false",
             ),
             Hit("doctor", 2, "", "ROLE_ASSIGNMENTS=false", daily="doctor"),
@@ -307,9 +307,9 @@ FAULTS: Sequence[Fault] = (
     ),
     Fault(
         "upload broken",
-        "the connection breaks while the code is uploaded",
+        "the connection breaks in the middle of the upload of the code",
         injuries.upload_broken,
-        [Hit("train", 1, "", "check the network and the proxy", daily="train")],
+        [Hit("train", 0, "", daily="train")],
     ),
     Fault(
         "download broken",

@@ -76,9 +76,12 @@ def connection_broken(bench: Bench) -> None:
 
 
 def conflict(bench: Bench) -> None:
+    # az cannot read this answer, so what is at work is asked for.
     message = "Unable to edit or replace deployment 'slipway': previous deployment is still active."
     busy = Refused(409, "DeploymentActive", message)
+    active = {"name": "slipway", "properties": {"provisioningState": "Running"}}
     bench.faults.add(Fault("PUT .*/deployments/slipway", busy, times=1))
+    bench.faults.add(Fault("GET .*/deployments/slipway", Answer(200, active), times=1))
 
 
 def half_way(bench: Bench) -> None:
@@ -167,7 +170,7 @@ def code_refused(bench: Bench) -> None:
 
 def upload_broken(bench: Bench) -> None:
     where = r"(PUT|POST) https://([\w-]+\.blob\.core\.windows\.net|.*/content/|.*/snapshots)"
-    bench.faults.add(Fault(where, breaks=True, times=EVER))
+    bench.faults.add(Fault(where, breaks=True, times=2))
 
 
 def download_broken(bench: Bench) -> None:

@@ -88,8 +88,10 @@ def _without_deployments(resources: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_good_state(bench: Bench) -> None:
-    """Whatever is there was made whole."""
+    """Whatever is there was made whole; a deployment that failed is only a note of that."""
     for resource in bench.world.resources.values():
+        if resource["type"] == "Microsoft.Resources/deployments":
+            continue
         state = (resource.get("properties") or {}).get("provisioningState", "Succeeded")
         assert state == "Succeeded", resource
 

@@ -81,7 +81,7 @@ def _assign(line: str, settings: Settings) -> str:
     # A resource that is yet to be made can hold no assignment: its group can.
     where = re.sub(r"/providers/Microsoft\.Resources/deployments/.*", "", where)
     if role in ("Contributor", RBAC):
-        where = re.sub(r"(/resource[gG]roups/[^/]+)/providers/.*", r"\1", where)
+        where = re.sub(r"^(/subscriptions/[^/]+(/resource[gG]roups/[^/]+)?)/.*", r"\1", where)
     who = client[1] if client else settings.SP_APP_ID or "<object id>"
     text = f'let an Owner run: az role assignment create --assignee {who} --role "{role}" --scope {where}'
     if role == RBAC:

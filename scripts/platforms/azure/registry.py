@@ -24,6 +24,7 @@ from scripts import console
 from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.place import Place
+from scripts.platforms.azure.refusals import AzureError
 
 #: The user that goes with a token.
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -108,11 +109,24 @@ class Registry:
     @cached_property
     def _token(self) -> str:
         """A refresh token, good for three hours; made of az's login."""
-        given = self.az(
-            *("acr", "login", "--name", self.place.registry, "--expose-token"),
-            *("--query", "refreshToken"),
-        )
+        try:
+            given = self.az(
+                *("acr", "login", "--name", self.place.registry, "--expose-token"),
+                *("--query", "refreshToken"),
+            )
+        except AzureError as error:
+            if "Unable to authenticate" not in error.said:
+                raise
+            raise self._refused() from None
         return str(given)
+
+    def _refused(self) -> UsageError:
+        return UsageError(
+            f"the registry {self.server} refuses this account",
+            "let an Owner assign the role: az role assignment create --role AcrPush"
+            f" --assignee {self.az.settings.SP_APP_ID or '<account>'}"
+            f" --scope {self.place.registry_id}",
+        )
 
     def _authfile(self, folder: str) -> str:
         """A file in `folder` (0700) that signs skopeo in."""
@@ -155,12 +169,7 @@ class Registry:
         if "manifest unknown" in lower or "name unknown" in lower or "name_unknown" in lower:
             return NotThere(f"{self.server} has no such image")
         if any(word in lower for word in ("unauthorized", "denied", "authentication required")):
-            return UsageError(
-                f"the registry {self.server} refuses this account",
-                "let an Owner assign the role: az role assignment create --role AcrPush"
-                f" --assignee {self.az.settings.SP_APP_ID or '<account>'}"
-                f" --scope {self.place.registry_id}",
-            )
+            return self._refused()
         if "no such image" in lower or "reference does not exist" in lower:
             return UsageError(
                 "the image is gone from the Docker engine", "run `make image FORCE=1`"

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from tests.azure.standin import generic, identities, operations, resources
-from tests.azure.standin.arm import find_group
+from tests.azure.standin.arm import check_locks, find_group
 from tests.azure.standin.directory import directory
 from tests.azure.standin.messages import Answer, Json, Refused, Request
 from tests.azure.standin.resources import ResourceId, ResourceType, of_type
@@ -166,6 +166,7 @@ def add(parts: Parts) -> None:
         there = key in world.resources
         if not there and not (purge and f"workspace/{key}" in world.deleted):
             return Answer(204)
+        check_locks(world, request.path)
 
         def finish() -> Json:
             if key in world.resources:
