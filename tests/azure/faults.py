@@ -137,7 +137,14 @@ FAULTS: Sequence[Fault] = (
         "conflict",
         "another deployment is at work in the resource group",
         injuries.conflict,
-        [Hit("provision", 0, "another provision is at work in this group: waiting for it")],
+        [
+            Hit(
+                "provision",
+                0,
+                "another provision is at work in this group: waiting for it",
+                daily="provision",
+            )
+        ],
     ),
     Fault(
         "half-way",
