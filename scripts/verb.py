@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -157,7 +158,22 @@ def run_verb(verb: str, body: Callable[[Context], Result], *, outcome: bool = Tr
             records.write_outcome(envelope(**failed))
     except OSError as full:
         console.error(f"the failure could not be recorded: {full}")
+    _abandon_threads(verb, error.exit_code)
     return error.exit_code
+
+
+def _abandon_threads(verb: str, code: int) -> None:
+    """End this process, if it is the verb's own and a library's threads would keep it for minutes.
+
+    They still try what has failed, and Python waits for them.
+    """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    ours = spec is not None and spec.name == f"scripts.{verb.replace('-', '_')}"
+    others = [each for each in threading.enumerate() if each is not threading.main_thread()]
+    if ours and not all(each.daemon for each in others):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _explain(verb: str, error: Exception) -> SlipwayError:

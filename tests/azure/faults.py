@@ -281,7 +281,13 @@ FAULTS: Sequence[Fault] = (
         "the node stops responding",
         injuries.run_fails,
         [
-            Hit("train", 1, "JobNodeLost", "then run `make train` again", daily="train"),
+            Hit(
+                "train",
+                1,
+                "JobNodeLost: the node stopped responding",
+                "then run `make train` again",
+                daily="train",
+            ),
             Hit("run-pipeline", 1, "failed", "then run `make run-pipeline` again"),
         ],
     ),
@@ -322,7 +328,7 @@ FAULTS: Sequence[Fault] = (
         "download broken",
         "the connection breaks while the trained model is fetched",
         injuries.download_broken,
-        [Hit("evaluate", 1, "", "check the network and the proxy", daily="evaluate")],
+        [Hit("evaluate", 0, "", daily="evaluate")],
     ),
     Fault(
         "somebody else registers",
@@ -364,7 +370,7 @@ FAULTS: Sequence[Fault] = (
             Hit(
                 "deploy rollback",
                 1,
-                "The requested resource is not available in the location … serves",
+                "The requested resource is not available … was put back and serves",
                 "LOCATION",
                 daily="rollback",
             )
@@ -409,12 +415,13 @@ FAULTS: Sequence[Fault] = (
         injuries.arm_gone,
         [
             Hit(
-                "deploy smoke load status logs rollback",
+                "deploy smoke load logs rollback",
                 1,
-                "cannot reach management.azure.com",
+                "cannot reach Azure",
                 "your network or proxy",
-                daily="status logs",
-            )
+                daily="logs",
+            ),
+            Hit("status", 0, "cannot be read: az container show: cannot reach", daily="status"),
         ],
     ),
     Fault(

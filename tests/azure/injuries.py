@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
 from tests.azure.bench import Bench
 from tests.azure.standin import providers, storage, taken, vaults
 from tests.azure.standin.arm import LOCK
 from tests.azure.standin.deployments import HALF
 from tests.azure.standin.faults import Fault
-from tests.azure.standin.messages import Answer, Refused
+from tests.azure.standin.messages import Answer, Refused, Request
 from tests.azure.standin.ml import jobs, snapshots
 from tests.azure.standin.ml.compute import NO_QUOTA
 from tests.azure.standin.resources import ResourceId
@@ -164,22 +169,34 @@ def preempted(bench: Bench) -> None:
     bench.faults.trouble(jobs.PREEMPTED, 1)
 
 
+def changed_code(bench: Bench) -> None:
+    """What is submitted was not uploaded before."""
+    file = bench.clone.path / "model" / f"note_{next(bench.numbers)}.py"
+    file.write_text('"""Nothing."""\n')
+    bench.undo.append(file.unlink)
+
+
 def code_refused(bench: Bench) -> None:
+    changed_code(bench)
     bench.faults.trouble(snapshots.LARGE)
 
 
 def upload_broken(bench: Bench) -> None:
+    changed_code(bench)
     where = r"(PUT|POST) https://([\w-]+\.blob\.core\.windows\.net|.*/content/|.*/snapshots)"
     bench.faults.add(Fault(where, breaks=True, times=2))
 
 
 def download_broken(bench: Bench) -> None:
     where = r"GET https://[\w-]+\.blob\.core\.windows\.net"
-    bench.faults.add(Fault(where, breaks=True, times=EVER))
+    bench.faults.add(Fault(where, breaks=True, times=1))
 
 
 def leased(bench: Bench) -> None:
-    body = "<?xml version='1.0'?><Error><Code>LeaseAlreadyPresent</Code></Error>"
+    body = (
+        "<?xml version='1.0' encoding='utf-8'?><Error><Code>LeaseAlreadyPresent</Code>"
+        "<Message>There is already a lease present.</Message></Error>"
+    )
     held = Answer(
         409, body, {"x-ms-error-code": "LeaseAlreadyPresent", "Content-Type": "application/xml"}
     )
@@ -202,8 +219,29 @@ def build_fails(bench: Bench) -> None:
     bench.faults.trouble("acr build fails")
 
 
+@dataclass
+class After(Fault):
+    """Lets `times` requests pass, and calls when the next one comes."""
+
+    call: Callable[[], None] = lambda: None
+
+    def hit(self, request: Request) -> bool:
+        if re.search(self.pattern, f"{request.method} {request.url}"):
+            self.hits += 1
+            if self.hits == self.times + 1:
+                self.call()
+        return False
+
+
+def until_put_back(bench: Bench, trouble: str, tries: int) -> None:
+    """What is new meets trouble, as often as it is tried; what it replaced does not."""
+    bench.faults.trouble(trouble)
+    over = partial(bench.faults.trouble, trouble, 0)
+    bench.faults.add(After("PUT .*/deployments/slipway-kiln-aci$", times=tries, call=over))
+
+
 def no_capacity(bench: Bench) -> None:
-    bench.faults.trouble("aci has no capacity", 1)
+    until_put_back(bench, "aci has no capacity", tries=4)
 
 
 def cores_used_up(bench: Bench) -> None:
@@ -211,11 +249,11 @@ def cores_used_up(bench: Bench) -> None:
 
 
 def cannot_pull(bench: Bench) -> None:
-    bench.faults.trouble("aci cannot pull", 1)
+    until_put_back(bench, "aci cannot pull", tries=4)
 
 
 def crashes(bench: Bench) -> None:
-    bench.faults.trouble("aci container crashes", 1)
+    until_put_back(bench, "aci container crashes", tries=1)
 
 
 def service_gone(bench: Bench) -> None:

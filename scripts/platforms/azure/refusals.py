@@ -261,6 +261,8 @@ def innermost(text: str) -> tuple[str, str]:
     if reached := re.search(r"HTTPS?ConnectionPool\(host='([^']+)'", text):
         why = re.findall(r"(?:[A-Z]\w+\(['\"]|Caused by \w+: )([^'\"()]+)", text)
         return "", f"cannot reach {reached[1]}: {why[-1] if why else 'the connection broke'}"
+    if broken := re.match(r"\('[^']*', \w+\('([^']+)'", text):
+        return "", f"cannot reach Azure: {broken[1]}"
     found = [inner for value in _objects(text) if (inner := _deepest(value))]
     if found:
         return found[-1]

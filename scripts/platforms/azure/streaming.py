@@ -146,6 +146,6 @@ def failure(tracking: AzureTracking, run: Any, status: str, verb: str) -> Slipwa
         console.step(f"| {line}")
     portal = run.get_portal_url()
     return SlipwayError(
-        f"run {run.id} {status.lower()}: {str(said).strip().splitlines()[0][:400]}",
+        f"run {run.id} {status.lower()}: {' '.join(str(said).split())[:400]}",
         f"see its log at {portal}, then run `make {verb}` again",
     )

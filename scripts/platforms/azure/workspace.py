@@ -147,7 +147,7 @@ def explain(doing: str, error: Exception) -> SlipwayError:
     """The error as the user should see it."""
     status, said = status_of(error), sentence(error)
     line = f"{doing}: Azure ML says: {said}" + (f" ({status})" if status else "")
-    if status == 401:
+    if status == 401 or "access token" in said.lower():
         return SlipwayError(line, "run `make login`, then the verb again")
     if status == 403:
         return SlipwayError(
@@ -159,6 +159,7 @@ def explain(doing: str, error: Exception) -> SlipwayError:
         return SlipwayError(line, "Azure is busy or down for the moment: run the verb again later")
     if "quota" in said.lower():
         return SlipwayError(line, "ask for more quota in the portal, or choose a smaller SKU")
-    if type(error).__module__.startswith(("requests", "urllib3")) or "connection" in said.lower():
+    lost = any(word in said.lower() for word in ("connection", "flush task queue"))
+    if lost or type(error).__module__.startswith(("requests", "urllib3")):
         return SlipwayError(line, "check the network and the proxy, then run the verb again")
     return SlipwayError(line, "VERBOSE=1 shows all that Azure said")

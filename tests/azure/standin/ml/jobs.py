@@ -25,6 +25,8 @@ KEPT = ("outputs", "logs")
 FAILS, CANCELLED, PREEMPTED = "a run fails", "a run is cancelled", "node preempted"
 #: Seconds that a run takes to be prepared on its node.
 PREPARATION = 0.2
+#: Seconds until a run whose node was taken away has another one.
+QUEUED = 4.0
 #: Seconds between a cancellation and the end of what it cancels.
 STOPS_AFTER = 0.5
 
@@ -204,6 +206,7 @@ class Job(threading.Thread):
             with self.world.lock:
                 if not self.over:
                     self.run_["status"] = "Queued"
+            time.sleep(QUEUED)
             return True
         self._keep(code)
         self._end(code_left)
