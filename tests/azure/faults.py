@@ -395,6 +395,54 @@ FAULTS: Sequence[Fault] = (
         [Hit("deploy", 1, "… was put back and serves", "", daily="deploy")],
     ),
     Fault(
+        "app's image cannot be pulled",
+        "the registry does not answer App Service",
+        injuries.trouble("web app image cannot be pulled"),
+        [Hit("deploy-webapp", 1, "", "", daily="deploy-webapp")],
+    ),
+    Fault(
+        "app crashes",
+        "the container ends as soon as it starts",
+        injuries.trouble("web app crashes"),
+        [Hit("deploy-webapp", 1, "", "", daily="deploy-webapp")],
+    ),
+    Fault(
+        "slot swap fails",
+        "the slot does not answer while it is swapped",
+        injuries.trouble("slot swap fails"),
+        [Hit("deploy-webapp", 1, "", "", daily="deploy-webapp")],
+    ),
+    Fault(
+        "rollout does not finish",
+        "the new pod ends as soon as it starts",
+        injuries.trouble("pod crashes"),
+        [Hit("deploy-aks", 1, "", "", daily="deploy-aks")],
+    ),
+    Fault(
+        "node cannot pull",
+        "a node's pull of the image times out",
+        injuries.trouble("cluster cannot pull"),
+        [Hit("deploy-aks", 1, "", "", daily="deploy-aks")],
+    ),
+    Fault(
+        "no room on the nodes",
+        "no node has room for another pod",
+        injuries.trouble("no node capacity"),
+        [Hit("deploy-aks", 1, "", "", daily="deploy-aks")],
+    ),
+    Fault(
+        "cluster stopped",
+        "somebody stopped the cluster",
+        injuries.trouble("cluster stopped"),
+        [Hit("deploy-aks", 1, "", "", daily="deploy-aks")],
+    ),
+    Fault(
+        "command pod fails",
+        "the pod of az aks command invoke does not come up",
+        injuries.trouble("command invoke fails"),
+        [Hit("deploy-aks", 1, "", "", daily="deploy-aks")],
+    ),
+    Fault(
         "service gone",
         "the service breaks every connection",
         injuries.service_gone,
@@ -454,6 +502,7 @@ def page() -> str:
         named = f"**{fault.name}**: {fault.sentence}"
         for hit in fault.hits:
             verbs = " ".join(f"`{verb}`" for verb in hit.verbs.split())
+            verbs = re.sub(r"`deploy-(\w+)`", r"`deploy` (\1)", verbs)
             says = f"`{hit.says}`" if hit.says else ""
             if hit.code == 0:
                 says, mend = says or "none", "none: it goes on by itself"

@@ -256,6 +256,11 @@ def crashes(bench: Bench) -> None:
     until_put_back(bench, "aci container crashes", tries=1)
 
 
+def trouble(name: str) -> Callable[[Bench], None]:
+    """A trouble of the stand-in's, by its name."""
+    return lambda bench: bench.faults.trouble(name)
+
+
 def service_gone(bench: Bench) -> None:
     bench.faults.add(Fault(r"POST https://[\w.-]+\.azurecontainer\.io", breaks=True, times=EVER))
 

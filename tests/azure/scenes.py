@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.azure.bench import Bench
+from tests.azure.clusters import attach_cluster
 from tests.azure.ml_clone import model_versions
 
 Environ = Mapping[str, str]
@@ -26,6 +27,8 @@ class Scene:
     done: Callable[[Bench], None] = nothing
     #: Its name in the record, where it leaves one.
     record: str | None = None
+    #: The verb's own name, where the scene is one of several.
+    module: str | None = None
 
 
 # What Azure must have
@@ -222,6 +225,42 @@ def _to_deploy(bench: Bench) -> Environ:
     return {"MAX_ROWS": str(1000 + next(bench.numbers))}
 
 
+#: Where else it can be deployed.
+TARGETS: Mapping[str, Environ] = {
+    "webapp": {"DEPLOY_TARGET": "webapp", "WEBAPP_DEPLOYMENT_NAME": "kiln42-web"},
+    "aks": {
+        "DEPLOY_TARGET": "aks",
+        "AKS_COMPUTE_NAME": "kube",
+        "AKS_DEPLOYMENT_NAME": "kiln-aks",
+        "DEPLOY_CPU": "0.5",
+        "DEPLOY_MEMORY_GB": "0.5",
+    },
+}
+
+
+def _to_deploy_to(target: str) -> Callable[[Bench], Environ]:
+    def ready(bench: Bench) -> Environ:
+        _packaged(bench)
+        if not bench.has(target):
+            if target == "aks":
+                place = bench.records["provision"]
+                ids = (place["workspace_id"], place["registry_id"])
+                attach_cluster(bench.clone.standin, *ids, "kube")
+            bench.clone.run("deploy", **TARGETS[target])
+            bench.keep(target)
+        return {**TARGETS[target], "MAX_ROWS": str(1000 + next(bench.numbers))}
+
+    return ready
+
+
+def _answers_at(target: str) -> Callable[[Bench], None]:
+    def check(bench: Bench) -> None:
+        assert f"healthy, {target} " in (told := bench.clone.run("status", **TARGETS[target])), told
+        assert "unhealthy" not in told
+
+    return check
+
+
 def _to_roll_back(bench: Bench) -> Environ:
     """There is one before."""
     bench.clone.run("deploy", **_to_deploy(bench))
@@ -252,6 +291,12 @@ SCENES: Mapping[str, Scene] = {
     "run-pipeline": Scene(_to_run, record="run-pipeline"),
     "image": Scene(_to_package, record="image"),
     "deploy": Scene(_to_deploy, _answers, _answers),
+    "deploy-webapp": Scene(
+        _to_deploy_to("webapp"), _answers_at("webapp"), _answers_at("webapp"), module="deploy"
+    ),
+    "deploy-aks": Scene(
+        _to_deploy_to("aks"), _answers_at("aks"), _answers_at("aks"), module="deploy"
+    ),
     "smoke": Scene(_ask, _answers, record="smoke-aci"),
     "load": Scene(_ask, _answers, _loaded, "load-aci"),
     "status": Scene(_ask, _answers),
@@ -261,4 +306,7 @@ SCENES: Mapping[str, Scene] = {
 #: What a workspace made by hand is enough for.
 IN_A_WORKSPACE = ("train", "evaluate", "register", "publish-pipeline", "run-pipeline")
 #: What needs images and containers.
-WITH_CONTAINERS = ("image", "deploy", "smoke", "load", "status", "logs", "rollback")
+WITH_CONTAINERS = (
+    *("image", "deploy", "deploy-webapp", "deploy-aks"),
+    *("smoke", "load", "status", "logs", "rollback"),
+)

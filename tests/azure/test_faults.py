@@ -88,7 +88,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 def call(bench: Bench, verb: str, environ: dict[str, str]) -> tuple[int, str, float]:
     """Call the verb; its exit code, what it printed and the seconds it took."""
     began = time.monotonic()
-    module = verb.replace("-", "_")
+    module = (SCENES[verb].module or verb).replace("-", "_")
     child = bench.clone.start(module, **{"TMPDIR": str(bench.scratch), **environ, **bench.around})
     printed, _ = child.communicate(timeout=LIMIT)
     return child.returncode, printed, time.monotonic() - began
@@ -119,7 +119,7 @@ def failed_plainly(bench: Bench, hit: Hit, verb: str, printed: str) -> None:
     assert faults.holds(said, hit.says), printed
     assert faults.holds(mend, hit.mend), printed
     outcome = json.loads((bench.clone.folder / "outcome.json").read_text())
-    if outcome["verb"] == verb:
+    if outcome["verb"] == (SCENES[verb].module or verb):
         assert (outcome["outcome"], outcome["code"]) == ("failed", hit.code)
         assert faults.holds(outcome["mend"], hit.mend)
     record = SCENES[verb].record
