@@ -316,7 +316,15 @@ FAULTS: Sequence[Fault] = (
         "code refused",
         "the submitted folder is too large",
         injuries.code_refused,
-        [Hit("train publish-pipeline", 1, "", "", daily="publish-pipeline")],
+        [
+            Hit(
+                "train publish-pipeline",
+                2,
+                "The snapshot exceeds the limit",
+                "move large files out of model/",
+                daily="publish-pipeline",
+            )
+        ],
     ),
     Fault(
         "upload broken",
@@ -360,7 +368,7 @@ FAULTS: Sequence[Fault] = (
         "build fails",
         "the registry's own build fails (where there is no Docker engine)",
         injuries.build_fails,
-        [Hit("image", 1, "building the scoring image … failed. The end of its log:", "", "image")],
+        [Hit("image", 1, "building the scoring image … The end of its log:", "", "image")],
     ),
     Fault(
         "no capacity",
@@ -371,7 +379,7 @@ FAULTS: Sequence[Fault] = (
                 "deploy rollback",
                 1,
                 "The requested resource is not available … was put back and serves",
-                "LOCATION",
+                AGAIN,
                 daily="rollback",
             )
         ],
@@ -386,61 +394,61 @@ FAULTS: Sequence[Fault] = (
         "image cannot be pulled",
         "the pull of the image fails",
         injuries.cannot_pull,
-        [Hit("deploy", 1, "Failed to pull image … was put back and serves", "", daily="deploy")],
+        [Hit("deploy", 1, "Failed to pull image … was put back and serves", AGAIN, daily="deploy")],
     ),
     Fault(
         "container crashes",
         "the container ends as soon as it starts",
         injuries.crashes,
-        [Hit("deploy", 1, "… was put back and serves", "", daily="deploy")],
+        [Hit("deploy", 1, "was put back and serves", "mend what the log says", daily="deploy")],
     ),
     Fault(
         "app's image cannot be pulled",
         "the registry does not answer App Service",
         injuries.trouble("web app image cannot be pulled"),
-        [Hit("deploy-webapp", 1, "", "", daily="deploy-webapp")],
+        [Hit("deploy-webapp", 1, "serves on", "run the verb again", daily="deploy-webapp")],
     ),
     Fault(
         "app crashes",
         "the container ends as soon as it starts",
         injuries.trouble("web app crashes"),
-        [Hit("deploy-webapp", 1, "", "", daily="deploy-webapp")],
+        [Hit("deploy-webapp", 1, "serves on", "run the verb again", daily="deploy-webapp")],
     ),
     Fault(
         "slot swap fails",
         "the slot does not answer while it is swapped",
         injuries.trouble("slot swap fails"),
-        [Hit("deploy-webapp", 1, "", "", daily="deploy-webapp")],
+        [Hit("deploy-webapp", 1, "serves on", "run the verb again", daily="deploy-webapp")],
     ),
     Fault(
         "rollout does not finish",
         "the new pod ends as soon as it starts",
         injuries.trouble("pod crashes"),
-        [Hit("deploy-aks", 1, "", "", daily="deploy-aks")],
+        [Hit("deploy-aks", 1, "serves on", "again", daily="deploy-aks")],
     ),
     Fault(
         "node cannot pull",
         "a node's pull of the image times out",
         injuries.trouble("cluster cannot pull"),
-        [Hit("deploy-aks", 1, "", "", daily="deploy-aks")],
+        [Hit("deploy-aks", 1, "serves on", "again", daily="deploy-aks")],
     ),
     Fault(
         "no room on the nodes",
         "no node has room for another pod",
         injuries.trouble("no node capacity"),
-        [Hit("deploy-aks", 1, "", "", daily="deploy-aks")],
+        [Hit("deploy-aks", 1, "serves on", "again", daily="deploy-aks")],
     ),
     Fault(
         "cluster stopped",
         "somebody stopped the cluster",
         injuries.trouble("cluster stopped"),
-        [Hit("deploy-aks", 1, "", "", daily="deploy-aks")],
+        [Hit("deploy-aks", 1, "serves on", "again", daily="deploy-aks")],
     ),
     Fault(
         "command pod fails",
         "the pod of az aks command invoke does not come up",
         injuries.trouble("command invoke fails"),
-        [Hit("deploy-aks", 1, "", "", daily="deploy-aks")],
+        [Hit("deploy-aks", 1, "serves on", "again", daily="deploy-aks")],
     ),
     Fault(
         "service gone",
@@ -476,7 +484,7 @@ FAULTS: Sequence[Fault] = (
         "workspace token refused",
         "Azure ML takes the token no more",
         injuries.workspace_token,
-        [Hit("train evaluate register", 1, "(401)", "run `make login`", daily="evaluate")],
+        [Hit("train evaluate register", 1, "The access token expiry", "run `make login`", daily="evaluate")],
     ),
 )
 

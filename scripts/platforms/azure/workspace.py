@@ -157,6 +157,8 @@ def explain(doing: str, error: Exception) -> SlipwayError:
         return UsageError(line, "run `make provision`, or correct WORKSPACE_NAME in .env")
     if status == 429 or (status is not None and status >= 500):
         return SlipwayError(line, "Azure is busy or down for the moment: run the verb again later")
+    if "snapshot" in said.lower() and any(word in said for word in ("exceed", "limit", "large")):
+        return UsageError(line, "move large files out of model/; data belongs where DATA_PATH says")
     if "quota" in said.lower():
         return SlipwayError(line, "ask for more quota in the portal, or choose a smaller SKU")
     lost = any(word in said.lower() for word in ("connection", "flush task queue"))
