@@ -34,7 +34,8 @@ def scoring_key(place: Place, az: Az) -> SecretStr:
         _call(
             az,
             *("keyvault", "secret", "set", "--vault-name", place.vault, "--name", SECRET),
-            *("--value", "@-", "--query", "id"),
+            # In one word: what stands for the value may begin with a dash.
+            *("--value=@-", "--query", "id"),
             stdin=wanted,
         )
     return wanted
