@@ -36,9 +36,14 @@ class Comparison:
     max_difference: float | None
 
 
-def ask(url: str, request: Mapping[str, Any], headers: Mapping[str, str]) -> Answer:
-    """POST `request` to `url`/score; SlipwayError if nothing answers."""
-    way = way_to(url, ANSWER_SECONDS)
+def ask(
+    url: str, request: Mapping[str, Any], headers: Mapping[str, str], certificate: str = ""
+) -> Answer:
+    """POST `request` to `url`/score; SlipwayError if nothing answers.
+
+    `certificate` is the service's own, to be trusted whoever signed it.
+    """
+    way = way_to(url, ANSWER_SECONDS, certificate)
     try:
         way.request(
             "POST",
@@ -52,7 +57,12 @@ def ask(url: str, request: Mapping[str, Any], headers: Mapping[str, str]) -> Ans
     except ssl.SSLCertVerificationError as error:
         raise SlipwayError(
             f"the certificate of {url} is not trusted: {error.verify_message}",
-            "set EXTRA_CA to a file with its authority's certificate",
+            (
+                "`make deploy FORCE=1` if it was renewed in the vault; else set EXTRA_CA to a file with"
+                " its authority's certificate"
+                if certificate
+                else "set EXTRA_CA to a file with its authority's certificate"
+            ),
         ) from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -81,6 +81,7 @@ def run_users(
     plan = {
         "url": endpoint.url,
         "headers": dict(endpoint.headers),
+        "certificate": endpoint.certificate,
         "users": settings.LOAD_USERS,
         "seconds": settings.LOAD_DURATION,
         "tolerance": sample["tolerance"],
@@ -125,7 +126,7 @@ def run(context: Context) -> Result:
     service = connect(context.root, settings).service
     deployment, model = served_model(context.root, service)
     endpoint = service.endpoint()
-    prove(endpoint.url, model["sample"], endpoint.headers)
+    prove(endpoint.url, model["sample"], endpoint.headers, endpoint.certificate)
     folder = context.records.folder / "load"
     folder.mkdir(parents=True, exist_ok=True)
     figures = run_users(endpoint, model["sample"], settings, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,9 +14,14 @@ from scripts.errors import Refused
 from scripts.route import way_to
 
 
-def is_healthy(url: str, *, timeout: float = 5.0, version: int | None = None) -> bool:
-    """Whether `GET /` is answered with 200 within `timeout` seconds, and by that version of a model."""
-    way = way_to(url, timeout)
+def is_healthy(
+    url: str, *, timeout: float = 5.0, version: int | None = None, certificate: str = ""
+) -> bool:
+    """Whether `GET /` is answered with 200 within `timeout` seconds, and by that version of a model.
+
+    `certificate` is the service's own, to be trusted whoever signed it.
+    """
+    way = way_to(url, timeout, certificate)
     try:
         way.request("GET", "/", None, {"Connection": "close"})
         answer = way.connection.getresponse()
@@ -28,6 +34,20 @@ def is_healthy(url: str, *, timeout: float = 5.0, version: int | None = None) ->
         way.connection.close()
 
 
+def untrusted(url: str, *, timeout: float, certificate: str = "") -> str | None:
+    """Why the certificate that `url` answers with is not trusted; None if it is, or nothing answers."""
+    way = way_to(url, timeout, certificate)
+    try:
+        way.connection.connect()
+    except ssl.SSLCertVerificationError as error:
+        return str(error.verify_message)
+    except (OSError, http.client.HTTPException):
+        pass
+    finally:
+        way.connection.close()
+    return None
+
+
 def wait_healthy(
     url: str,
     *,
@@ -37,6 +57,7 @@ def wait_healthy(
     pause: float = 0.03,
     version: int | None = None,
     still: Callable[[float], None] | None = None,
+    certificate: str = "",
 ) -> bool:
     """Ask until the service is healthy; False once `timeout` seconds passed or it is not `alive`.
 
@@ -47,7 +68,7 @@ def wait_healthy(
     began = time.monotonic()
     told = 0
     while (waited := time.monotonic() - began) < timeout:
-        if is_healthy(url, timeout=each, version=version):
+        if is_healthy(url, timeout=each, version=version, certificate=certificate):
             return True
         if not alive():
             return False
@@ -58,12 +79,14 @@ def wait_healthy(
     return False
 
 
-def prove(url: str, sample: Mapping[str, Any], headers: Mapping[str, str]) -> Comparison:
+def prove(
+    url: str, sample: Mapping[str, Any], headers: Mapping[str, str], certificate: str = ""
+) -> Comparison:
     """Send `sample` (model.json's: request, result, tolerance) to `url` and judge the answer.
 
     Refused if its status, shape or values are wrong; SlipwayError if no answer comes.
     """
-    comparison = compare(ask(url, sample["request"], headers), sample)
+    comparison = compare(ask(url, sample["request"], headers, certificate), sample)
     if comparison.faults:
         raise Refused("; ".join(comparison.faults), "see the service's log")
     return comparison

@@ -2,7 +2,8 @@
 
 HTTPS_PROXY, HTTP_PROXY and NO_PROXY are read as urllib does. What is on this machine or on a private
 network (127.0.0.1, a container's address, a name without a dot) is asked straight in any case.
-SSL_CERT_FILE and REQUESTS_CA_BUNDLE name certificates to trust besides the system's.
+SSL_CERT_FILE and REQUESTS_CA_BUNDLE name certificates to trust besides the system's; a service may
+have one of its own, which is trusted for it alone.
 """
 
 from __future__ import annotations
@@ -60,13 +61,23 @@ def _is_near(host: str) -> bool:
         return "." not in host or host.endswith(".localhost")
 
 
-def trust(make: Callable[[], ssl.SSLContext] = ssl.create_default_context) -> ssl.SSLContext:
-    """A context that checks certificates against the system's and the environment's authorities."""
+def trust(
+    make: Callable[[], ssl.SSLContext] = ssl.create_default_context, certificate: str = ""
+) -> ssl.SSLContext:
+    """A context that checks certificates against the system's and the environment's authorities.
+
+    `certificate` (PEM) is trusted as it is, whoever signed it: a server that has its key is the one
+    meant. The host's name and the dates are checked in any case.
+    """
     context = make()
     for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
         file = os.environ.get(name)
         if file and os.path.isfile(file):
             context.load_verify_locations(cafile=file)
+    if certificate:
+        context.load_verify_locations(cadata=certificate)
+        # Without this only what signs itself could be the end of a chain.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
 
 
@@ -87,13 +98,17 @@ class Way:
         self.connection.request(method, target, body, headers)
 
 
-def way_to(url: str, timeout: float) -> Way:
-    """The way to the host of `url`; nothing is sent yet. Each wait may take `timeout` seconds."""
+def way_to(url: str, timeout: float, certificate: str = "") -> Way:
+    """The way to the host of `url`; nothing is sent yet. Each wait may take `timeout` seconds.
+
+    `certificate` is what the host may answer with besides what an authority has signed (`trust`).
+    """
     place, proxy = urlsplit(url), proxy_for(url)
     connection: http.client.HTTPConnection
     if place.scheme == "https":
         host, port = (proxy.host, proxy.port) if proxy else (place.hostname or "", place.port)
-        connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=trust())
+        context = trust(certificate=certificate)
+        connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
         if proxy is not None:
             connection.set_tunnel(place.hostname or "", place.port or 443, proxy.headers())
     elif proxy is not None:

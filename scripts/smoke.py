@@ -74,6 +74,7 @@ def run(context: Context) -> Result:
         endpoint.url,
         sample["request"],
         {**endpoint.headers, "X-Request-Id": request_id, "traceparent": traceparent},
+        endpoint.certificate,
     )
     comparison = compare(answer, sample)
     faults = list(comparison.faults)

@@ -5,7 +5,7 @@ gevent patches every socket of the process that imports it, so `load` runs this 
 input (the key is in it, so it stands in no process list); what happens goes out as JSON lines:
 one for every second, and a last one holding `"done": true` with every figure.
 
-Plan: url, headers, users, seconds, tolerance, html, requests: [{name, weight, data, result}]
+Plan: url, headers, certificate, users, seconds, tolerance, html, requests: [{name, weight, data, result}]
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def user_class(plan: Mapping[str, Any]) -> type[FastHttpUser]:
 
     proxy = proxy_for(plan["url"])
     # One for all users: making one takes longer than an answer.
-    trusted = trust(gevent.ssl.create_default_context)
+    trusted = trust(gevent.ssl.create_default_context, plan["certificate"])
 
     class Caller(FastHttpUser):
         host = plan["url"]

@@ -134,10 +134,15 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to send requests from here; `headers` carry the key, if there is one."""
+    """Where to send requests from here; `headers` carry the key, if there is one.
+
+    `certificate` (PEM) is the service's own, which is trusted whoever signed it; "" where those that
+    the system trusts must have.
+    """
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    certificate: str = ""
 
 
 class Service(Protocol):

@@ -114,10 +114,12 @@ def prove_start(
         raise failed_start(what, reason, log(), after)
 
 
-def wrong_answer(url: str, sample: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
+def wrong_answer(
+    url: str, sample: Mapping[str, Any], headers: Mapping[str, str], certificate: str = ""
+) -> str | None:
     """What is wrong with the answer to the sample request; None if nothing is."""
     try:
-        prove(url, sample, headers)
+        prove(url, sample, headers, certificate)
     except SlipwayError as wrong:
         return f"answers the sample request wrongly: {wrong.message}"
     return None

@@ -130,6 +130,7 @@ def test_an_untrusted_certificate_is_said_to_be_that(
 def test_the_load_goes_the_same_way(proxy: Proxy, scheme: str, tmp_path: Path, root: Path) -> None:
     plan = {
         "url": f"{scheme}://{HOST}",
+        "certificate": "",
         "headers": {},
         "users": 2,
         "seconds": 1,

@@ -71,6 +71,7 @@ class ContainerInstance(AzureService):
         try:
             self._create(state, new)
             url = self._url(self._host())
+            self._tell_of_dns(url, self._host())
             reason = self._proven_wrong(url, new, sample, self._ended)
         except AzureError as error:
             if seen.detail is not None:

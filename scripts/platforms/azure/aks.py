@@ -126,6 +126,7 @@ class Kubernetes(AzureService):
             reason: str | None = f"was not rolled out: {_last(said)}"
         else:
             url = self._url()
+            self._tell_of_dns(url, self._host)
             reason = self._proven_wrong(url, new, sample, lambda: None)
         if reason is not None:
             more, log = self._explain(new)
@@ -247,10 +248,14 @@ class Kubernetes(AzureService):
             done = self.az(*call, "--command", command, *more, doing=doing)
         return int(done["exitCode"]), str(done.get("logs") or "")
 
+    @property
+    def _host(self) -> str:
+        return f"{self.ground.label(self._name)}.{self._cluster[2]}.cloudapp.azure.com"
+
     def _url(self, *, secure: bool | None = None) -> str:
         if secure is None:
             secure = self.settings.TLS_CERT_NAME is not None
-        host = f"{self.ground.label(self._name)}.{self._cluster[2]}.cloudapp.azure.com"
+        host = self._host
         if not secure:
             return f"http://{host}"
         certificate = self.ground.certificate

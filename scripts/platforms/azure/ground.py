@@ -25,10 +25,14 @@ TELEMETRY = "APPLICATIONINSIGHTS_CONNECTION_STRING"
 
 
 class Ground:
-    """The place, the registry, the secrets and the settings of one clone's service."""
+    """The place, the registry, the secrets and the settings of one clone's service.
 
-    def __init__(self, root: Path, settings: Settings, az: Az) -> None:
+    `tls` says whether HTTPS there is ours to answer, with TLS_CERT_NAME, and not Azure's.
+    """
+
+    def __init__(self, root: Path, settings: Settings, az: Az, *, tls: bool = True) -> None:
         self.root = root
+        self.tls = tls
         self.settings = settings
         self.az = az
         self.images = AzureImages(root, settings, az)
@@ -61,7 +65,7 @@ class Ground:
     @cached_property
     def certificate(self) -> Certificate | None:
         """The certificate that HTTPS is answered with, if one is named."""
-        name = self.settings.TLS_CERT_NAME
+        name = self.settings.TLS_CERT_NAME if self.tls else None
         return certificate(self.place, self.az, name) if name else None
 
     def secrets(self) -> dict[str, str]:
@@ -95,8 +99,11 @@ class Ground:
         return f"{name.lower()[:50]}-{hashlib.sha256(where.encode()).hexdigest()[:8]}"
 
     def require_tls(self, target: str) -> None:
-        """UsageError where neither a certificate is named nor plain HTTP allowed."""
-        if self.settings.TLS_CERT_NAME or self.settings.ALLOW_HTTP:
+        """UsageError where neither a certificate is named that is good now, nor plain HTTP allowed."""
+        if self.certificate is not None:
+            self.certificate.check_dates()
+            return
+        if self.settings.ALLOW_HTTP or not self.tls:
             return
         raise UsageError(
             f"TLS_CERT_NAME is not set, and DEPLOY_TARGET={target} has no HTTPS without a certificate",

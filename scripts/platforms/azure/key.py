@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -42,23 +43,30 @@ def scoring_key(place: Place, az: Az) -> SecretStr:
 
 
 def _read(place: Place, az: Az) -> str | None:
-    where = ("--vault-name", place.vault, "--name", SECRET)
+    found = shown(place, az, SECRET, "value")
+    return str(found) if found else None
+
+
+def shown(place: Place, az: Az, name: str, query: str, doing: str | None = None) -> Any | None:
+    """What the vault has of a secret; None if it has none of that name."""
+    where = ("--vault-name", place.vault, "--name", name)
     try:
-        found = _call(az, "keyvault", "secret", "show", *where, "--query", "value")
+        return _call(az, "keyvault", "secret", "show", *where, "--query", query, doing=doing)
     except AzureError as error:
         if not error.missing:
             raise
         return None
-    return str(found) if found else None
 
 
-def _call(az: Az, *arguments: str, stdin: SecretStr | None = None) -> object:
+def _call(
+    az: Az, *arguments: str, stdin: SecretStr | None = None, doing: str | None = None
+) -> Any | None:
     """An az call to the vault's secrets, which waits until a fresh role is known there."""
     limit = time.monotonic() + ROLE_WAIT
     told = False
     while True:
         try:
-            return az(*arguments, stdin=stdin)
+            return az(*arguments, stdin=stdin, doing=doing)
         except AzureError as error:
             if "ForbiddenByRbac" not in error.said or time.monotonic() > limit:
                 raise

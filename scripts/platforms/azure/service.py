@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from scripts import console
 from scripts.errors import UsageError
@@ -22,7 +23,7 @@ from scripts.platforms.azure.deployed import Kept, State
 from scripts.platforms.azure.ground import Ground
 from scripts.platforms.azure.images import pinned
 from scripts.platforms.base import Deployment, Endpoint, Image, Release, Service
-from scripts.proof import is_healthy, wait_healthy
+from scripts.proof import is_healthy, untrusted, wait_healthy
 from scripts.settings import Settings
 from scripts.verb import now
 
@@ -65,6 +66,8 @@ class AzureService(ABC):
     kind: str
     #: What its size is called in the settings.
     sizes: tuple[str, ...] = ("DEPLOY_CPU", "DEPLOY_MEMORY_GB")
+    #: Whether HTTPS there is ours to answer, with TLS_CERT_NAME.
+    tls = True
     #: Whether what is still to be proven stands where the last proven one served.
     in_place = False
 
@@ -72,7 +75,7 @@ class AzureService(ABC):
         self.root = root
         self.settings = settings
         self.az = az
-        self.ground = Ground(root, settings, az)
+        self.ground = Ground(root, settings, az, tls=self.tls)
         self._seen: Seen | None = None
 
     # What a target does
@@ -115,7 +118,7 @@ class AzureService(ABC):
     def history(self) -> Sequence[Deployment]:
         seen = self.seen
         serving = seen.state.proven if self._serves(seen) else None
-        healthy = serving is not None and is_healthy(seen.url, timeout=EACH)
+        healthy = serving is not None and self._is_healthy(seen.url)
         return [
             each.deployment(
                 self.kind,
@@ -129,13 +132,15 @@ class AzureService(ABC):
     def endpoint(self) -> Endpoint:
         if not self._serves(self.seen):
             raise deployments.nothing_deployed(self.history())
-        return Endpoint(self.seen.url, self.ground.headers)
+        url = self.seen.url
+        return Endpoint(url, self.ground.headers, self._own_certificate(url))
 
     def described(self, deployment: Deployment) -> bytes | None:
         kept = self.seen.state.get(deployment.number)
         return None if kept is None else self._model(kept)
 
     def current(self, release: Release) -> Deployment | None:
+        self._check()
         state = self.seen.state
         found = state.get(state.proven)
         if release.image is None or found is None or not self._serves(self.seen):
@@ -147,7 +152,7 @@ class AzureService(ABC):
             and found.settings == self.ground.wanted_settings(self.sizes)
             and found.secrets == self._secrets_hash(found.image)
         )
-        if not same or not is_healthy(self.seen.url, timeout=EACH, version=release.version):
+        if not same or not self._is_healthy(self.seen.url, release.version):
             return None
         return found.deployment(self.kind, self.seen.url, serving=True, healthy=True)
 
@@ -225,6 +230,21 @@ class AzureService(ABC):
         console.step(f"reading the model's description from the image of deployment {kept.number}")
         return self.ground.images.read(image, "/app/model/model.json")["model.json"]
 
+    def _own_certificate(self, url: str) -> str:
+        """What the service at `url` answers with, where that is a certificate of ours."""
+        certificate = self.ground.certificate if url.startswith("https:") else None
+        return certificate.own if certificate else ""
+
+    def _is_healthy(self, url: str, version: int | None = None) -> bool:
+        own = self._own_certificate(url)
+        return is_healthy(url, timeout=EACH, version=version, certificate=own)
+
+    def _tell_of_dns(self, url: str, azure: str) -> None:
+        """Say so where the service is called by another name than Azure's."""
+        host = urlsplit(url).hostname
+        if host != azure:
+            console.step(f"the certificate is for {host}: its DNS must point to {azure}")
+
     def _proven_wrong(
         self, url: str, new: Kept, sample: Mapping[str, Any], ended: Callable[[], str | None]
     ) -> str | None:
@@ -233,7 +253,8 @@ class AzureService(ABC):
         `ended` gives why it never will; it is a call to Azure and so asked now and then only.
         """
         console.step(f"waiting until version {new.version} answers at {url}")
-        watch = _Watch(ended)
+        own = self._own_certificate(url)
+        watch = _Watch(lambda: ended() or _distrust(url, own))
         healthy = wait_healthy(
             url,
             timeout=START_TIMEOUT,
@@ -241,10 +262,11 @@ class AzureService(ABC):
             each=EACH,
             pause=PAUSE,
             version=new.version,
+            certificate=own,
             still=lambda spent: console.step(f"still waiting for its answer: {spent:.0f} s so far"),
         )
         if healthy:
-            return starting.wrong_answer(url, sample, self.ground.headers)
+            return starting.wrong_answer(url, sample, self.ground.headers, own)
         return watch.reason or f"is not healthy after {START_TIMEOUT:g} s"
 
 
@@ -261,6 +283,12 @@ class _Watch:
             self.reason = self.ended()
             self.next = time.monotonic() + LOOK
         return self.reason is None
+
+
+def _distrust(url: str, certificate: str) -> str | None:
+    """What is wrong with the certificate that a new service shows; it will not get better."""
+    reason = untrusted(url, timeout=EACH, certificate=certificate)
+    return reason and f"answers with a certificate that is not trusted: {reason}"
 
 
 def what(new: Kept) -> str:

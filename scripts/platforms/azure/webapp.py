@@ -46,6 +46,7 @@ class WebApp(AzureService):
 
     kind = "webapp"
     sizes = ("WEBAPP_SKU",)
+    tls = False
 
     @property
     def _name(self) -> str:
