@@ -57,7 +57,9 @@ def skopeo(clone: AzureClone, *words: str) -> bytes:
     path = clone.home / "registry.json"
     path.write_text(json.dumps({"auths": {SERVER: {"auth": pair}}}))
     environment = clone.environment(REGISTRY_AUTH_FILE=str(path))
-    return subprocess.run(["skopeo", *words], env=environment, check=True, stdout=-1).stdout
+    return subprocess.run(
+        ["skopeo", *words], env=environment, check=True, stdout=subprocess.PIPE
+    ).stdout
 
 
 def register(clone: AzureClone) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from tests.azure.certificates import answered_with, imported, self_signed, vault_of
 from tests.azure.conftest import AzureClone
@@ -83,6 +85,29 @@ def test_a_certificate_that_the_vault_signed_itself(
     assert [*clone.standin.world.machines[host]] == [8443]
 
 
+def test_one_for_another_host_is_refused(clone: AzureClone, vault: str, tmp_path: Path) -> None:
+    imported(clone, vault, "elsewhere", tmp_path, "pfx", "*.example.com")
+    printed = clone.run("deploy", code=2, TLS_CERT_NAME="elsewhere")
+    assert "is good for *.example.com only" in printed
+
+
+def test_the_key_is_nowhere(clone: AzureClone, vault: str) -> None:
+    where = ("--vault-name", vault, "--name", NAME, "--query", "value")
+    sealed = base64.b64decode(clone.az("keyvault", "secret", "show", *where))
+    key, _, _ = pkcs12.load_key_and_certificates(sealed, None)
+    assert key is not None
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    line = pem.splitlines()[2]
+    assert len(line) == 64
+    files = [*(clone.path / "build").rglob("*"), clone.standin.world.folder / "calls.jsonl"]
+    assert not [file for file in files if file.is_file() and line in file.read_bytes()]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["pem", "pfx"])
 def test_one_of_an_authority_of_our_own_replaces_it(
     clone: AzureClone, vault: str, host: str, tmp_path: Path, form: str
@@ -96,19 +121,3 @@ def test_one_of_an_authority_of_our_own_replaces_it(
     assert "pushing it" not in printed
     assert answered_with(clone, host, 8443) == pem
     clone.run("smoke", TLS_CERT_NAME=f"of-our-own-{form}")
-
-
-def test_one_for_another_host_is_refused(clone: AzureClone, vault: str, tmp_path: Path) -> None:
-    imported(clone, vault, "elsewhere", tmp_path, "pfx", "*.example.com")
-    printed = clone.run("deploy", code=2, TLS_CERT_NAME="elsewhere")
-    assert "is good for *.example.com only" in printed
-
-
-def test_the_key_is_nowhere(clone: AzureClone, vault: str) -> None:
-    where = ("--vault-name", vault, "--name", "of-our-own-pem", "--query", "value")
-    key = clone.az("keyvault", "secret", "show", *where).partition("-----END")[0].splitlines()[2]
-    assert len(key) == 64
-    files = [*(clone.path / "build").rglob("*"), clone.standin.world.folder / "calls.jsonl"]
-    held = [file for file in files if file.is_file() and key.encode() in file.read_bytes()]
-    assert not held
-    assert urlsplit(clone.records["deploy-aci"]["url"]).scheme == "https"

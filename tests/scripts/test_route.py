@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
 import threading
@@ -11,10 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import trustme
 
 from scripts.answers import ask
 from scripts.errors import SlipwayError
-from scripts.proof import is_healthy
+from scripts.proof import is_healthy, untrusted
 from scripts.route import proxy_for
 from tests.azure.standin.certificates import Certificates
 
@@ -124,6 +126,51 @@ def test_an_untrusted_certificate_is_said_to_be_that(
         ask(f"https://{HOST}", {"data": [[1]]}, {})
     assert f"the certificate of https://{HOST} is not trusted" in error.value.message
     assert "EXTRA_CA" in error.value.mend
+
+
+class Answering(Handler):
+    """A service that ends TLS itself."""
+
+    def note(self) -> None:
+        pass
+
+
+@pytest.fixture
+def service() -> Iterator[tuple[str, str]]:
+    """One at https://localhost, signed by an authority nobody knows; its URL and its certificate."""
+    issued = trustme.CA().issue_cert("localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issued.configure_cert(context)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        own = issued.cert_chain_pems[0].bytes().decode()
+        yield f"https://localhost:{server.server_port}", own
+        server.shutdown()
+
+
+def test_a_service_is_believed_that_has_the_key_of_its_own_certificate(
+    service: tuple[str, str],
+) -> None:
+    url, own = service
+    assert ask(url, {"data": [[1]]}, {}, own).status == 200
+    assert is_healthy(url, certificate=own)
+    assert untrusted(url, timeout=5, certificate=own) is None
+    assert not is_healthy(url)
+    with pytest.raises(SlipwayError, match="is not trusted"):
+        ask(url, {"data": [[1]]}, {})
+
+
+def test_another_certificate_or_host_is_not_believed(service: tuple[str, str]) -> None:
+    url, own = service
+    other = trustme.CA().issue_cert("localhost").cert_chain_pems[0].bytes().decode()
+    assert untrusted(url, timeout=5, certificate=other)
+    with pytest.raises(SlipwayError) as error:
+        ask(url, {"data": [[1]]}, {}, other)
+    assert "make deploy FORCE=1" in error.value.mend
+    elsewhere = url.replace("localhost", "127.0.0.1")
+    assert "127.0.0.1" in (untrusted(elsewhere, timeout=5, certificate=own) or "")
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
