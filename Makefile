@@ -149,9 +149,9 @@ $(REC)/.stamps/report: scripts/charts.py $(wildcard scripts/templates/*)
 
 # What a platform must have before anything else. Only what is deployed depends on how it is made.
 ifneq ($(filter provision,$(STEPS)),)
-$(REC)/.stamps/provision: $(wildcard arm/*.json)
+$(REC)/.stamps/provision: arm/main.json
 $(REC)/.stamps/data: | $(REC)/provision.json
-$(DEPLOYS:%=$(REC)/.stamps/%): $(REC)/provision.json
+$(DEPLOYS:%=$(REC)/.stamps/%): $(REC)/provision.json $(filter-out arm/main.json,$(wildcard arm/*.json arm/aks/*))
 endif
 
 # Whatever else makes a stage undone: the call, a missing record, a data file that is newer or gone,

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from scripts.platforms import connect
 from scripts.verb import Context, Result, run_verb
 
 
 def run(context: Context) -> Result:
-    """Destroy, once CONFIRM or what is typed is its name; no record is true any more."""
-    infrastructure = connect(context.root, context.settings).infrastructure
-    said = infrastructure.destroy(context.call.get("CONFIRM"))
-    context.records.forget_all()
-    return Result(said)
+    """Destroy, once CONFIRM or what is typed is its name; from then on no record is true any more."""
+    confirmation = context.call.get("CONFIRM")
+    destroy = context.platform.infrastructure.destroy
+    return Result(destroy(confirmation, begun=context.records.forget_all))
 
 
 def main() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from scripts.platforms.base import Endpoint
 from scripts.proof import prove
 from scripts.records import write_atomic
 from scripts.served import served_model
-from scripts.settings import SECRETS, Settings
+from scripts.settings import Settings, without_secrets
 from scripts.verb import Context, Result, run_verb
 
 #: Rows in the batch that stands beside requests of one row; one request in ten is a batch.
@@ -57,7 +56,7 @@ def listen(plan: Mapping[str, Any], log: Path) -> Iterator[dict[str, Any]]:
         with subprocess.Popen(
             [sys.executable, "-m", "scripts.swarm"],
             cwd=Path(__file__).resolve().parents[1],
-            env={name: value for name, value in os.environ.items() if name not in SECRETS},
+            env=without_secrets(),
             stdin=given,
             stdout=subprocess.PIPE,
             stderr=errors,

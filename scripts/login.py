@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from scripts.platforms import connect
 from scripts.verb import Context, Result, run_verb
 
 
 def run(context: Context) -> Result:
     """Sign in; says as whom and where."""
-    return Result(connect(context.root, context.settings).infrastructure.login())
+    return Result(context.platform.infrastructure.login())
 
 
 def main() -> int:

@@ -62,8 +62,8 @@ def wait_healthy(
     """Ask until the service is healthy; False once `timeout` seconds passed or it is not `alive`.
 
     An answer may take `each` seconds and `pause` lies between two questions; with `version` the answer of
-    another one, which leaves, does not count. `still` is told every half
-    minute how many seconds have been waited.
+    another one, which leaves, does not count. `still` is told every half minute how many seconds have
+    been waited.
     """
     began = time.monotonic()
     told = 0

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from scripts.platforms import connect
 from scripts.verb import Context, Result, run_verb
 
 
 def run(context: Context) -> Result:
     """Provision; the record says where everything is."""
-    infrastructure = connect(context.root, context.settings).infrastructure
+    infrastructure = context.platform.infrastructure
     record = dict(infrastructure.provision())
     return Result(str(record.pop("message")), record)
 

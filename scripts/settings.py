@@ -170,6 +170,11 @@ SECRETS = frozenset(
 )
 
 
+def without_secrets(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that a child gets which needs no secret of ours."""
+    return {name: value for name, value in environ.items() if name not in SECRETS}
+
+
 def one_edit_apart(left: str, right: str) -> bool:
     """Whether one insertion, deletion, replacement or swap of neighbours turns one into the other."""
     if left == right or abs(len(left) - len(right)) > 1:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from scripts.platforms import connect
 from scripts.verb import Context, Result, run_verb
 
 
 def run(context: Context) -> Result:
-    return connect(context.root, context.settings).show_runs(context)
+    return context.platform.show_runs(context)
 
 
 def main() -> int:

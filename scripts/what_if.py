@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from scripts.platforms import connect
 from scripts.verb import Context, Result, run_verb
 
 
 def run(context: Context) -> Result:
     """Print the changes; that there are some is no failure."""
-    *lines, last = connect(context.root, context.settings).infrastructure.what_if().splitlines()
+    *lines, last = context.platform.infrastructure.what_if().splitlines()
     if lines:
         print("\n".join(lines), flush=True)
     return Result(last)

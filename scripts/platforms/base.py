@@ -206,8 +206,11 @@ class Infrastructure(Protocol):
     def provision(self) -> Mapping[str, Any]:
         """Make what is missing and change what differs; the provision record's fields."""
 
-    def destroy(self, confirmation: str | None) -> str:
-        """Remove all of it, once `confirmation` (or what is typed) is its name; says what went."""
+    def destroy(self, confirmation: str | None, begun: Callable[[], None]) -> str:
+        """Remove all of it, once `confirmation` (or what is typed) is its name; says what went.
+
+        `begun` is called before the first thing goes.
+        """
 
     def findings(self) -> Iterator[Finding]:
         """What `make doctor` says of it: everything wrong, each with its mend."""

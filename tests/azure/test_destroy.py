@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from scripts.platforms.azure.names import ARM
 from tests.azure.conftest import AzureClone
 from tests.azure.standin import vaults
 from tests.azure.standin.faults import Fault
@@ -55,15 +56,34 @@ def test_half_of_it_gone_is_no_hindrance(azure_clone: AzureClone) -> None:
     printed = azure_clone.run("destroy", code=2, CONFIRM=GROUP)
     assert "ScopeLocked" in printed
     assert "az lock list" in printed
+    # What was recorded is not true of what half is gone.
+    assert [path.name for path in azure_clone.folder.glob("*.json")] == ["outcome.json"]
     azure_clone.run("destroy", CONFIRM=GROUP)
     assert left(azure_clone) == []
-    # Somebody deleted the group by hand: the vault is purged all the same.
+    # Somebody deleted the group by hand: the vault is purged all the same, once that is confirmed.
     azure_clone.run("provision")
     azure_clone.az("group", "delete", "--name", GROUP, "--yes")
+    assert vaults.deleted(world, "Kiln42-AML-KV") is not None
+    printed = azure_clone.run("destroy", code=2)
+    assert "this purges the deleted vault Kiln42-AML-KV" in printed
     assert vaults.deleted(world, "Kiln42-AML-KV") is not None
     printed = azure_clone.run("destroy", CONFIRM=GROUP)
     assert "the vault's name Kiln42-AML-KV is free again" in printed
     assert vaults.deleted(world, "Kiln42-AML-KV") is None
+
+
+def test_a_workspace_deleted_by_hand_frees_its_name_too(azure_clone: AzureClone) -> None:
+    azure_clone.run("provision")
+    workspace = azure_clone.records["provision"]["workspace_id"]
+    azure_clone.az(
+        "rest",
+        "--method",
+        "delete",
+        "--url",
+        f"{ARM}{workspace.lstrip('/')}?api-version=2024-10-01",
+    )
+    azure_clone.run("destroy", CONFIRM=GROUP)
+    azure_clone.run("provision")
 
 
 def test_what_is_not_ours_stays_and_is_named(azure_clone: AzureClone) -> None:

@@ -11,10 +11,12 @@ from pydantic import SecretStr
 
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.key import SECRET, scoring_key
+from scripts.platforms.azure.names import ARM
 from scripts.platforms.azure.place import Place, place
-from scripts.platforms.azure.template import ARM
 from scripts.settings import Settings, load_settings
 from tests.azure.conftest import AzureClone
+from tests.azure.standin.faults import Fault
+from tests.azure.standin.messages import Refused
 from tests.azure.test_login import seen_secrets
 
 pytestmark = pytest.mark.azure
@@ -76,3 +78,11 @@ def test_place_key_and_token(azure_clone: AzureClone, monkeypatch: pytest.Monkey
     mark = len(world.calls)
     assert az.token(ARM) == (token, expiry)
     assert len(world.calls) == mark
+
+    # What is read line by line is asked for again too, where Azure refuses for the moment.
+    busy = Refused(409, "AnotherOperationInProgress", "Another operation is in progress.")
+    fault = world.faults.add(
+        Fault(r"GET https://[^/]+/subscriptions/[^/]+/resourcegroups[?]", busy)
+    )
+    assert where.group in "".join(az.lines("group", "list", "--query", "[].name"))
+    assert fault.hits == 1

@@ -57,7 +57,9 @@ class Clone:
         self.write("data/rows.csv", "a,b\n1,2\n")
         self.write("scoring/score.py", "\n")
         makefile = (ROOT / "Makefile").read_text()
-        for name in re.findall(r"\b(?:scripts|docker)/[\w/-]+\.(?:py|txt|sh|cfg)\b", makefile):
+        for name in re.findall(
+            r"\b(?:scripts|docker|arm)/[\w/-]+\.(?:py|txt|sh|cfg|json)\b", makefile
+        ):
             self.write(name, "\n")
         verbs = ("provision", *STAGES)
         for name in ("docker/Dockerfile", *(f"scripts/{verb}.py" for verb in verbs)):

@@ -56,6 +56,16 @@ def test_force_is_for_the_verbs_own_target(clone: Clone) -> None:
     assert [line.split()[2:4] for line in clone.lines()] == [["scripts.deploy", "FORCE=1"]]
 
 
+def test_a_changed_template_reruns_what_deploys_it(clone: Clone) -> None:
+    environ = {**AZURE, "DEPLOY_TARGET": "aci"}
+    clone.write("arm/aci.json", "{}")
+    clone.run("all", **environ)
+    clone.touch("arm/aci.json")
+    assert clone.run("all", **environ) == ["deploy"]
+    clone.touch("arm/main.json")
+    assert clone.run("all", **environ) == ["provision"]
+
+
 def test_a_misspelt_target_is_refused(clone: Clone) -> None:
     refused = clone.make("all", ok=False, **{**AZURE, "DEPLOY_TARGET": "acii"})
     assert "DEPLOY_TARGET=acii" in refused.stderr

@@ -162,14 +162,7 @@ class ContainerInstance(AzureService):
 
     def _tag(self, tags: Mapping[str, str]) -> None:
         """Change tags; the containers are left alone."""
-        place = self.ground.place
-        kind = "Microsoft.ContainerInstance/containerGroups"
-        scope = f"/subscriptions/{place.subscription}/resourceGroups/{place.group}"
-        pairs = [f"{name}={value}" for name, value in tags.items()]
-        self.az(
-            *("tag", "update", "--resource-id", f"{scope}/providers/{kind}/{self._name}"),
-            *("--operation", "Merge", "--tags", *pairs, "--query", "id"),
-        )
+        self.ground.tag("Microsoft.ContainerInstance/containerGroups", self._name, tags)
 
     def _ended(self) -> str | None:
         """Why the new containers will not answer; None while they may."""

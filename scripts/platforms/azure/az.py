@@ -7,6 +7,7 @@ limit; what az prints of an error becomes one line (refusals.py).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import SecretStr
@@ -25,7 +26,7 @@ from scripts import console
 from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.azure import login
 from scripts.platforms.azure.refusals import AzureError, command, explain
-from scripts.settings import SECRETS, Settings
+from scripts.settings import SECRETS, Settings, without_secrets
 
 T = TypeVar("T")
 
@@ -52,10 +53,10 @@ SAID = {
 
 def environment(around: Mapping[str, str]) -> dict[str, str]:
     """What az gets of the variables `around` it: no secret, and no default that changes a command."""
-    dropped = {*SECRETS, "PYTHONPATH", "PYTHONHOME", "idToken", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"}
+    dropped = {"PYTHONPATH", "PYTHONHOME", "idToken", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"}
     kept = {
         name: value
-        for name, value in around.items()
+        for name, value in without_secrets(around).items()
         if name not in dropped and (name in KEPT or not name.startswith(("AZURE_", "SYSTEM_")))
     }
     return {**kept, **SAID}
@@ -76,7 +77,6 @@ class Az:
         *arguments: str,
         stdin: str | SecretStr | None = None,
         doing: str | None = None,
-        limit: float = LIMIT,
     ) -> Any:
         """What az prints for `arguments`, parsed; None if it prints nothing.
 
@@ -89,17 +89,7 @@ class Az:
             console.step(doing)
         given = stdin.get_secret_value() if isinstance(stdin, SecretStr) else stdin
         complete = self._complete(arguments)
-
-        def once() -> str:
-            return self.run(complete, given, doing, limit)
-
-        try:
-            return _parsed(patient(once))
-        except AzureError as error:
-            if not (error.expired and login.silent(self.settings)):
-                raise
-            self.sign_in(again=True)
-            return _parsed(patient(once))
+        return _parsed(self._persistently(lambda: self.run(complete, given, doing)))
 
     def find(self, *arguments: str, doing: str | None = None) -> Any | None:
         """Like a call, but None where Azure says that the thing is not there."""
@@ -111,8 +101,34 @@ class Az:
             raise
 
     def lines(self, *arguments: str) -> Iterator[str]:
-        """What az prints, line by line while it prints it; AzureError if it then fails."""
+        """What az prints, line by line while it prints it; AzureError if it then fails.
+
+        Like any call it is made again, as long as it has printed nothing.
+        """
         self.sign_in()
+
+        def begun() -> tuple[Generator[str, None, None], str | None]:
+            stream = self._stream(arguments)
+            return stream, next(stream, None)
+
+        stream, first = self._persistently(begun)
+        with contextlib.closing(stream):
+            if first is not None:
+                yield first
+            yield from stream
+
+    def _persistently(self, call: Callable[[], T]) -> T:
+        """What `call` gives, with patience; after a new login where the old one has expired."""
+        try:
+            return patient(call)
+        except AzureError as error:
+            if not (error.expired and login.silent(self.settings)):
+                raise
+            self.sign_in(again=True)
+            return patient(call)
+
+    def _stream(self, arguments: Sequence[str]) -> Generator[str, None, None]:
+        """One process, ended when the generator is closed."""
         whole = ["az", *self._complete(arguments), "--only-show-errors"]
         with self._start(whole, stdin=subprocess.DEVNULL, bufsize=1) as child:
             said: list[str] = []
@@ -156,7 +172,6 @@ class Az:
         arguments: Sequence[str],
         given: str | None = None,
         doing: str | None = None,
-        limit: float = LIMIT,
         *,
         shown: bool = False,
     ) -> str:
@@ -176,9 +191,9 @@ class Az:
                     except subprocess.TimeoutExpired:
                         rest = None
                         spent = time.monotonic() - began
-                        if spent > limit:
+                        if spent > LIMIT:
                             raise SlipwayError(
-                                f"az {arguments[0]} did not end within {limit:.0f} s",
+                                f"az {arguments[0]} did not end within {LIMIT:.0f} s",
                                 "look in the Azure portal what is at work there, then try again",
                             ) from None
                         if doing:

@@ -21,7 +21,7 @@ from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.refusals import AzureError
 from scripts.platforms.azure.registry import Registry
-from scripts.settings import Settings
+from scripts.settings import Settings, without_secrets
 
 #: The base image in the registry, when it was made here.
 BASE, BASE_TAG = "slipway/base", "bookworm"
@@ -96,6 +96,7 @@ class Builds:
             tar = Path(folder) / "base.tar"
             done = subprocess.run(
                 [str(self.root / "docker" / "base.sh"), "--tar", str(tar)],
+                env=without_secrets(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

@@ -18,6 +18,7 @@ from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.holdings import Holdings
 from scripts.platforms.azure.names import Names
 from scripts.platforms.azure.place import place
+from scripts.platforms.azure.refusals import RBAC
 from scripts.settings import Settings
 
 #: The oldest az whose commands are as ours.
@@ -52,7 +53,7 @@ def findings(root: Path, settings: Settings, az: Az) -> Iterator[Finding]:
         return
     try:
         az.sign_in()
-        az.token(template.ARM)
+        az.token(names.ARM)
     except SlipwayError as error:
         yield problem("azure login", error.message, error.mend)
         return
@@ -154,7 +155,7 @@ def _rights(settings: Settings, az: Az, found: Holdings) -> list[Finding]:
     """Whether the caller may do what provision does, where it does it."""
     there = found.group is not None
     scope = names.group_id(settings) if there else f"/subscriptions/{settings.SUBSCRIPTION_ID}"
-    url = f"{template.ARM}{scope.lstrip('/')}/providers/Microsoft.Authorization/permissions"
+    url = f"{names.ARM}{scope.lstrip('/')}/providers/Microsoft.Authorization/permissions"
     given = az("rest", "--method", "get", "--url", f"{url}?api-version=2022-04-01")["value"]
     actions = {
         "Microsoft.Resources/deployments/write": "Contributor",
@@ -162,9 +163,7 @@ def _rights(settings: Settings, az: Az, found: Holdings) -> list[Finding]:
         "Microsoft.Resources/subscriptions/resourceGroups/write": "Contributor",
     }
     if settings.ROLE_ASSIGNMENTS:
-        actions["Microsoft.Authorization/roleAssignments/write"] = (
-            "Role Based Access Control Administrator"
-        )
+        actions["Microsoft.Authorization/roleAssignments/write"] = RBAC
     lacking = {role: action for action, role in actions.items() if not _allows(given, action)}
     if not lacking:
         return [ok("azure roles", f"enough on {'the group' if there else 'the subscription'}")]
@@ -193,7 +192,7 @@ def _sizes(settings: Settings, az: Az) -> list[Finding]:
     provider = (
         f"subscriptions/{settings.SUBSCRIPTION_ID}/providers/Microsoft.MachineLearningServices"
     )
-    url = f"{template.ARM}{provider}/locations/{settings.LOCATION}/vmSizes?api-version={ML_VERSION}"
+    url = f"{names.ARM}{provider}/locations/{settings.LOCATION}/vmSizes?api-version={ML_VERSION}"
     listed = az("rest", "--method", "get", "--url", url)["value"]
     offered = {str(item["name"]).lower(): item for item in listed}
     where = f"AML_COMPUTE_CLUSTER_CPU_SKU={size} in {settings.LOCATION}"
@@ -238,7 +237,7 @@ def _vault(settings: Settings, az: Az, name: str) -> list[Finding]:
     deleted = holdings.deleted_vault(settings, az, name)
     if deleted is None:
         # `az keyvault check-name` asks about managed HSMs only.
-        url = f"{template.ARM}subscriptions/{settings.SUBSCRIPTION_ID}/providers/Microsoft.KeyVault"
+        url = f"{names.ARM}subscriptions/{settings.SUBSCRIPTION_ID}/providers/Microsoft.KeyVault"
         body = json.dumps({"name": name, "type": template.VAULTS})
         command = ("rest", "--method", "post", "--url")
         where = f"{url}/checkNameAvailability?api-version=2023-07-01"
@@ -265,7 +264,7 @@ def _workspace(settings: Settings, az: Az, name: str) -> list[Finding]:
     ours = names.workspace_id(settings)
     for item in holdings.in_the_way(settings, az):
         if str(item["id"]).lower() == ours.lower():
-            mend = f'az rest --method delete --url "{template.ARM.rstrip("/")}{ours}?api-version=2024-10-01&forceToPurge=true"'
+            mend = f'az rest --method delete --url "{names.purge_url(settings)}"'
             text = f"workspace {name} was deleted and still holds the name"
             return [problem("azure names", text, mend)]
         if str(item["name"]).lower() == name.lower():

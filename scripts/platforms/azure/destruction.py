@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from scripts import console
 from scripts.errors import SlipwayError, UsageError
@@ -11,7 +13,7 @@ from scripts.platforms.azure import holdings, names
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.holdings import Holdings, in_the_way, shown
 from scripts.platforms.azure.refusals import AzureError
-from scripts.platforms.azure.template import ARM, WORKSPACE_API, WORKSPACES
+from scripts.platforms.azure.template import WORKSPACES
 from scripts.settings import Settings
 
 #: How long a workspace may take to go, and between two looks, in seconds.
@@ -26,21 +28,35 @@ FIRST = (
 )
 
 
-def destroy(settings: Settings, az: Az, confirmation: str | None) -> str:
-    """Remove it all; says what went. UsageError if it was not confirmed."""
+def destroy(settings: Settings, az: Az, confirmation: str | None, begun: Callable[[], None]) -> str:
+    """Remove it all; says what went. UsageError if it was not confirmed.
+
+    `begun` is called when it was, before anything goes.
+    """
     found = holdings.look(settings, az)
-    group = names.group(settings)
-    vault = names.names(settings).vault
+    group, vault = names.group(settings), names.names(settings).vault
     whole = found.made_by_us and not found.others
+    goes = found.group is not None and (whole or bool(found.ours))
     _tell(settings, found, whole)
-    if found.group is not None and (whole or found.ours):
+    # What somebody deleted by hand can still be recovered: purging it is asked for, too.
+    workspace = found.group is None and _holds_its_name(settings, az)
+    deleted = None if goes else holdings.deleted_vault(settings, az, vault)
+    purged = deleted is not None and _stays(settings, deleted) is None
+    if workspace:
+        console.step(f"this purges the deleted workspace {settings.WORKSPACE_NAME}")
+    if purged:
+        console.step(f"this purges the deleted vault {vault}, with the secrets in it")
+    if goes or workspace or purged:
         _confirm(group, confirmation)
+    begun()
+    if goes:
         _remove(settings, az, found, whole)
+        deleted = holdings.deleted_vault(settings, az, vault)
     told = [_what_went(found, group, whole)]
-    if found.group is None and (purged := _purge_without_group(settings, az)):
-        told.append(purged)
-    if purged := _purge_vault(settings, az, vault):
-        told.append(purged)
+    if workspace:
+        told.append(_purge_without_group(settings, az))
+    if deleted is not None:
+        told.append(_purge_vault(settings, az, deleted))
     return "; ".join(told)
 
 
@@ -99,8 +115,9 @@ def _confirm(group: str, confirmation: str | None) -> None:
 
 
 def _remove(settings: Settings, az: Az, found: Holdings, whole: bool) -> None:
-    workspace = found.workspace
-    if workspace is not None and not found.has_existing_workspace:
+    there = found.workspace is not None and not found.has_existing_workspace
+    # In a group that goes, one that was deleted by hand would hold its name on.
+    if there or (whole and _holds_its_name(settings, az)):
         _purge_workspace(settings, az)
     group = names.group(settings)
     if whole:
@@ -123,14 +140,9 @@ def _remove(settings: Settings, az: Az, found: Holdings, whole: bool) -> None:
 
 
 def _purge_workspace(settings: Settings, az: Az) -> None:
-    """Delete the workspace for good: a soft-deleted one would hold its name for two weeks.
-
-    Source: REST reference, Workspaces - Delete, forceToPurge.
-    """
-    resource_id = names.workspace_id(settings)
-    url = f"{ARM.rstrip('/')}{resource_id}?api-version={WORKSPACE_API}&forceToPurge=true"
+    """Delete the workspace for good: a soft-deleted one would hold its name for two weeks."""
     az.find(
-        *("rest", "--method", "delete", "--url", url),
+        *("rest", "--method", "delete", "--url", names.purge_url(settings)),
         doing=f"deleting the workspace {settings.WORKSPACE_NAME} for good",
     )
     limit = time.monotonic() + GOING
@@ -151,8 +163,6 @@ def _holds_its_name(settings: Settings, az: Az) -> bool:
 
 def _purge_without_group(settings: Settings, az: Az) -> str:
     """Purge the workspace that a group deleted by hand has left: only in a group can it be reached."""
-    if not _holds_its_name(settings, az):
-        return ""
     group = names.group(settings)
     where = ("--location", settings.LOCATION, "--tags", f"{names.TAG}={settings.WORKSPACE_NAME}")
     az(
@@ -164,16 +174,11 @@ def _purge_without_group(settings: Settings, az: Az) -> str:
     return f"the workspace's name {settings.WORKSPACE_NAME} is free again"
 
 
-def _purge_vault(settings: Settings, az: Az, name: str) -> str:
-    """Free the vault's name where Azure lets us; says since or from when it is free, "" if it was."""
-    found = holdings.deleted_vault(settings, az, name)
-    if found is None:
-        return ""
-    properties = found["properties"]
-    if (
-        str(properties["vaultId"]).lower().partition("/providers/")[0]
-        != names.group_id(settings).lower()
-    ):
+def _stays(settings: Settings, deleted: Mapping[str, Any]) -> str | None:
+    """Why a deleted vault is not purged; None if it is."""
+    name, properties = names.names(settings).vault, deleted["properties"]
+    home = str(properties["vaultId"]).lower().partition("/providers/")[0]
+    if home != names.group_id(settings).lower():
         return f"a deleted vault {name} of another group ({properties['vaultId']}) is left alone"
     if properties.get("purgeProtectionEnabled"):
         free = str(properties["scheduledPurgeDate"])[:10]
@@ -181,8 +186,16 @@ def _purge_vault(settings: Settings, az: Az, name: str) -> str:
             f"the vault {name} is protected from purging: its name is free on {free}, and until then "
             "`make provision` recovers it"
         )
+    return None
+
+
+def _purge_vault(settings: Settings, az: Az, deleted: Mapping[str, Any]) -> str:
+    """Free the deleted vault's name where Azure lets us; says so, or from when it is free."""
+    if (why := _stays(settings, deleted)) is not None:
+        return why
+    name, place = names.names(settings).vault, str(deleted["properties"]["location"])
     az(
-        *("keyvault", "purge", "--name", name, "--location", str(properties["location"])),
+        *("keyvault", "purge", "--name", name, "--location", place),
         doing=f"purging the deleted vault {name}",
     )
     return f"the vault's name {name} is free again"

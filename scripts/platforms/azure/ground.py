@@ -93,6 +93,15 @@ class Ground:
         more = {n: v if isinstance(v, str) else f"{v:g}" for n, v in values.items()}
         return {**starting.service_settings(self.settings), **more}
 
+    def tag(self, kind: str, name: str, tags: Mapping[str, str]) -> None:
+        """Change these tags of a resource in the group; its other tags stay, and what runs is left alone."""
+        group = f"/subscriptions/{self.place.subscription}/resourceGroups/{self.place.group}"
+        pairs = [f"{key}={value}" for key, value in tags.items()]
+        self.az(
+            *("tag", "update", "--resource-id", f"{group}/providers/{kind}/{name}"),
+            *("--operation", "Merge", "--tags", *pairs, "--query", "id"),
+        )
+
     def label(self, name: str) -> str:
         """A host label for `name` that no other subscription or group has."""
         where = f"{self.place.subscription}/{self.place.group}".lower()

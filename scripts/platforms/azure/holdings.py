@@ -8,7 +8,8 @@ from typing import Any
 
 from scripts.platforms.azure import names
 from scripts.platforms.azure.az import Az
-from scripts.platforms.azure.template import ARM, WORKSPACE_API, WORKSPACES
+from scripts.platforms.azure.names import ARM, WORKSPACE_API
+from scripts.platforms.azure.template import WORKSPACES
 from scripts.settings import Settings
 
 #: What Application Insights makes beside itself, without our tags.

@@ -22,7 +22,7 @@ from scripts.platforms.azure.place import place
 from scripts.platforms.azure.registry import Held, NotThere, Registry
 from scripts.platforms.base import Image
 from scripts.platforms.local.images import DockerImages
-from scripts.settings import Settings
+from scripts.settings import Settings, without_secrets
 
 TOOLBOX = "slipway/toolbox"
 FRONT = "slipway/front"
@@ -119,6 +119,7 @@ class AzureImages:
         console.step(f"looking for the {stage} image in the Docker engine")
         done = subprocess.run(
             [str(self.root / "docker" / "image.sh"), stage],
+            env=without_secrets(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,

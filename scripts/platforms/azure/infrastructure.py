@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,12 @@ class AzureInfrastructure:
         self.az.sign_in(asked=True)
         try:
             # What az's profile says may have expired: only a token tells.
-            self.az.token(template.ARM)
+            self.az.token(names.ARM)
         except AzureError as error:
             if not error.expired:
                 raise
             self.az.sign_in(again=True, asked=True)
-            self.az.token(template.ARM)
+            self.az.token(names.ARM)
         return f"signed in: {login.who(self.settings)}"
 
     def what_if(self) -> str:
@@ -81,10 +81,10 @@ class AzureInfrastructure:
             error.figures |= figures(before.fields() if before else here)
             raise
 
-    def destroy(self, confirmation: str | None) -> str:
+    def destroy(self, confirmation: str | None, begun: Callable[[], None]) -> str:
         from scripts.platforms.azure.destruction import destroy
 
-        return destroy(self.settings, self.az, confirmation)
+        return destroy(self.settings, self.az, confirmation, begun)
 
     def findings(self) -> Iterator[Finding]:
         from scripts.platforms.azure.checks import findings

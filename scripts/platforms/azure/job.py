@@ -195,7 +195,7 @@ class Job:
         left = records.path(self.stage) if not code else records.failed_path(self.stage)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            for path in (left, records.path("data") if self.stage == "train" else left):
+            for path in (left, *([records.path("data")] if self.stage == "train" else [])):
                 if path.exists():
                     (folder / path.name).write_bytes(path.read_bytes())
             tracking = PresentRun(clone_root(), Settings(), self.present)

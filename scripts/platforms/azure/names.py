@@ -12,6 +12,8 @@ from scripts.settings import Settings
 
 #: The tag of everything that `provision` made; its value is the workspace.
 TAG = "slipway"
+ARM = "https://management.azure.com/"
+WORKSPACE_API = "2024-10-01"
 
 
 @dataclass(frozen=True)
@@ -71,3 +73,12 @@ def workspace_id(settings: Settings) -> str:
     """The workspace's id."""
     kind = "Microsoft.MachineLearningServices/workspaces"
     return f"{group_id(settings)}/providers/{kind}/{settings.WORKSPACE_NAME}"
+
+
+def purge_url(settings: Settings) -> str:
+    """What a DELETE of removes the workspace for good, soft-deleted or not.
+
+    Source: REST reference, Workspaces - Delete, forceToPurge.
+    """
+    where = f"{ARM.rstrip('/')}{workspace_id(settings)}"
+    return f"{where}?api-version={WORKSPACE_API}&forceToPurge=true"

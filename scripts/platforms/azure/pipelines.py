@@ -21,7 +21,7 @@ from scripts.platforms.azure.data import dataset_name, dataset_version, ensure_d
 from scripts.platforms.azure.environment import ensure_environment
 from scripts.platforms.azure.job import NONE, OUTCOME, REASON, VERSION
 from scripts.platforms.azure.place import place
-from scripts.platforms.azure.streaming import ENDED, Follower, ask_to_cancel
+from scripts.platforms.azure.streaming import ENDED, FAULT_PAUSES, Follower, ask_to_cancel
 from scripts.platforms.azure.submission import (
     code_copy,
     inputs_hash,
@@ -30,7 +30,7 @@ from scripts.platforms.azure.submission import (
     variables,
 )
 from scripts.platforms.azure.tracking import AzureTracking
-from scripts.platforms.azure.workspace import explained, silenced
+from scripts.platforms.azure.workspace import enduring, explained, silenced
 from scripts.records import write_atomic
 from scripts.settings import Settings
 
@@ -213,19 +213,23 @@ class AzurePipelines:
         """Show the steps as they work until the pipeline's run has ended; returns its status."""
         followers: dict[str, Follower] = {}
         ended: set[str] = set()
+
+        def look() -> tuple[str, list[Any]]:
+            with explained(f"run {run.id}"), silenced():
+                # A pipeline's run has words of its own.
+                status = str(run.get_status()).replace("Finished", "Completed")
+                return status, list(run.get_children())
+
         try:
             while True:
-                with explained(f"run {run.id}"), silenced():
-                    # A pipeline's run has words of its own.
-                    status = str(run.get_status()).replace("Finished", "Completed")
-                    children = list(run.get_children())
+                status, children = enduring(look, FAULT_PAUSES)
                 for child in reversed(children):
                     if child.id in ended:
                         continue
                     if child.id not in followers:
                         console.step(f"step {child.name}")
                         followers[child.id] = Follower(child)
-                    if followers[child.id].look() in ENDED:
+                    if enduring(followers[child.id].look, FAULT_PAUSES) in ENDED:
                         ended.add(child.id)
                 if status in ENDED:
                     return status

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.errors import SlipwayError
-from scripts.platforms.azure.names import workspace_id
+from scripts.platforms.azure.names import purge_url
 from scripts.settings import Settings
 
 
@@ -173,8 +173,7 @@ KINDS: Sequence[Kind] = (
     ),
     Kind(
         r"Soft-deleted workspace exists",
-        lambda line, settings: "purge it: az rest --method delete --url "
-        f'"https://management.azure.com{workspace_id(settings)}?api-version=2024-10-01&forceToPurge=true"',
+        lambda line, settings: f'purge it: az rest --method delete --url "{purge_url(settings)}"',
     ),
     Kind(
         r"StorageAccountAlreadyTaken|StorageAccountAlreadyExists|VaultAlreadyExists|AlreadyInUse"

@@ -25,15 +25,12 @@ from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.place import Place
 from scripts.platforms.azure.refusals import AzureError
+from scripts.settings import without_secrets
 
 #: The user that goes with a token.
 NOBODY = "00000000-0000-0000-0000-000000000000"
 #: skopeo tries again by itself what broke on the way.
 RETRIES = "4"
-MANIFESTS = (
-    "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.oci.image.manifest.v1+json",
-)
 
 
 @dataclass(frozen=True)
@@ -151,7 +148,11 @@ class Registry:
     def _skopeo(self, *arguments: str) -> bytes:
         """What skopeo prints; an error of one line with the mend if it fails."""
         try:
-            done = subprocess.run(["skopeo", "--insecure-policy", *arguments], capture_output=True)
+            done = subprocess.run(
+                ["skopeo", "--insecure-policy", *arguments],
+                env=without_secrets(),
+                capture_output=True,
+            )
         except FileNotFoundError:
             raise UsageError(
                 "skopeo is not installed here, which images are pushed with",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scripts import console
 from scripts.errors import Refused, SlipwayError, UsageError
-from scripts.platforms.azure.workspace import explained, passing, silenced
+from scripts.platforms.azure.workspace import enduring, explained, silenced
 from scripts.records import Records
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ WAITING = {
 #: Logs of the user's code: with today's runtime and with the one before.
 LOGS = ("user_logs/std_log.txt", "azureml-logs/70_driver_log.txt")
 PAUSES = (1.0, 2.0, 3.0, 5.0)
-#: Passing faults in a row before following is given up, and the pause between them in seconds.
-FAULTS, FAULT_PAUSE = 8, 5.0
+#: Pauses in seconds while a run is followed and Azure does not answer; it goes on meanwhile.
+FAULT_PAUSES = (5.0,) * 8
 #: Lines of the log that a failure shows.
 TAIL = 20
 
@@ -49,18 +49,10 @@ class Follower:
 
         Ctrl-C passes through, after whoever is at the terminal was asked what becomes of the run.
         """
-        count = faults = 0
+        count = 0
         try:
             while True:
-                try:
-                    status = self.look()
-                    faults = 0
-                except SlipwayError as error:
-                    faults += 1
-                    if faults > FAULTS or not passing(error.__cause__):
-                        raise
-                    time.sleep(FAULT_PAUSE)
-                    continue
+                status = enduring(self.look, FAULT_PAUSES)
                 if status in ENDED:
                     return status
                 time.sleep(PAUSES[min(count, len(PAUSES) - 1)])

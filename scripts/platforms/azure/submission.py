@@ -95,9 +95,7 @@ def inputs_hash(root: Path, settings: Settings, more: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def run_configuration(
-    environment: Any, cluster: str, variables: Mapping[str, str], command: list[str] | None = None
-) -> Any:
+def run_configuration(environment: Any, cluster: str, variables: Mapping[str, str]) -> Any:
     """The SDK's configuration of a run on the cluster."""
     from azureml.core.runconfig import DockerConfiguration, RunConfiguration
 
@@ -106,8 +104,6 @@ def run_configuration(
     configuration.environment = environment
     configuration.environment_variables = dict(variables)
     configuration.docker = DockerConfiguration(use_docker=True)
-    if command is not None:
-        configuration.command = command
     return configuration
 
 

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from scripts.platforms.azure.az import Az
-from scripts.platforms.azure.names import Names
+from scripts.platforms.azure.names import ARM, Names
 from scripts.platforms.azure.place import Place, group_id_of, last
 from scripts.settings import Settings
 
-ARM = "https://management.azure.com/"
 VAULTS = "Microsoft.KeyVault/vaults"
 REGISTRIES = "Microsoft.ContainerRegistry/registries"
 STORAGE = "Microsoft.Storage/storageAccounts"
-WORKSPACE_API = "2024-10-01"
 WORKSPACES = "Microsoft.MachineLearningServices/workspaces"
 #: What the template makes, in the order it is told, by the field of Names.
 MADE: Mapping[str, str] = {

@@ -229,18 +229,7 @@ class WebApp(AzureService):
 
     def _tag(self, tags: Mapping[str, str]) -> None:
         """Change the app's tags; nothing starts again."""
-        place = self.ground.place
-        scope = f"/subscriptions/{place.subscription}/resourceGroups/{place.group}"
-        pairs = [f"{name}={value}" for name, value in tags.items()]
-        self.az(
-            *(
-                "tag",
-                "update",
-                "--resource-id",
-                f"{scope}/providers/Microsoft.Web/sites/{self._name}",
-            ),
-            *("--operation", "Merge", "--tags", *pairs, "--query", "id"),
-        )
+        self.ground.tag("Microsoft.Web/sites", self._name, tags)
 
     def _ended(self, new: Kept, slot: str | None = None) -> str | None:
         """Why `new` will not answer, from App Service's own log; None while it may."""

@@ -14,16 +14,18 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scripts import console
 from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.azure.az import PAUSES, Az
-from scripts.platforms.azure.place import Place, place
+from scripts.platforms.azure.place import place
 from scripts.settings import Settings
+
+T = TypeVar("T")
 
 #: Whose errors are Azure's answers or the network's, not a mistake of ours.
 FOREIGN = ("azureml", "azure", "msrest", "requests", "urllib3")
@@ -34,7 +36,7 @@ def quiet() -> None:
     warnings.simplefilter("ignore")
     for name in ("azureml", "azure", "msrest", "urllib3", "cli", "knack"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    # Each would otherwise be collected, or asked of a server.
+    # Metrics are sent at once, and nothing of a user's is collected.
     os.environ.setdefault("AZUREML_METRICS_POLLING_INTERVAL", "1")
     os.environ.setdefault("RSLEX_DISABLE_TELEMETRY", "1")
     # A transfer is tried five times within each of these tries, which would take five minutes.
@@ -77,23 +79,16 @@ def open_workspace(root: Path, settings: Settings, az: Az) -> Any:
     where = place(root, settings, az)
     console.step(f"opening Azure ML workspace {where.workspace}")
     quiet()
+
+    def opened() -> Any:
+        with explained(f"workspace {where.workspace}"), silenced():
+            from azureml.core import Workspace
+
+            known = (where.subscription, where.group, where.workspace)
+            return Workspace(*known, auth=authentication(az))
+
     # Later calls are repeated by the SDK itself; this one hardly.
-    for pause in PAUSES:
-        try:
-            return _open(where, az)
-        except SlipwayError as error:
-            if not passing(error.__cause__):
-                raise
-            console.step(f"{error.message[:160]}; trying again in {pause:.0f} s")
-            time.sleep(pause)
-    return _open(where, az)
-
-
-def _open(where: Place, az: Az) -> Any:
-    with explained(f"workspace {where.workspace}"), silenced():
-        from azureml.core import Workspace
-
-        return Workspace(where.subscription, where.group, where.workspace, auth=authentication(az))
+    return enduring(opened, PAUSES)
 
 
 @contextmanager
@@ -133,6 +128,19 @@ def sentence(error: BaseException) -> str:
     text = text.replace("\\'", "'")
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return (line or type(error).__name__)[:400]
+
+
+def enduring(call: Callable[[], T], pauses: Sequence[float]) -> T:
+    """What `call` gives; made again, after each of the pauses (s), where Azure fails for the moment only."""
+    for pause in pauses:
+        try:
+            return call()
+        except SlipwayError as error:
+            if not passing(error.__cause__):
+                raise
+            console.step(f"{error.message[:160]}; trying again in {pause:.0f} s")
+            time.sleep(pause)
+    return call()
 
 
 def passing(error: BaseException | None) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from scripts import console
 from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.local.tracking import MlflowTracking, database, store_folder
-from scripts.settings import default_port
+from scripts.settings import default_port, without_secrets
 from scripts.verb import Context, Result
 
 #: Seconds MLflow may take to come up; it imports for several on a cold disk.
@@ -50,7 +50,7 @@ def server(root: Path, host: str, port: int) -> Iterator[subprocess.Popen[bytes]
     with (store_folder(root) / "ui.log").open("wb") as log:
         process = subprocess.Popen(
             command,
-            env={**os.environ, **quiet},
+            env={**without_secrets(), **quiet},
             # Where it would leave files of its own beside ours.
             cwd=store_folder(root),
             stdin=subprocess.DEVNULL,
