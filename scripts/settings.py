@@ -170,9 +170,15 @@ SECRETS = frozenset(
 )
 
 
+#: Tokens and keys that a CI job has beside the settings.
+OF_A_JOB = frozenset(
+    {"ACTIONS_ID_TOKEN_REQUEST_TOKEN", "SYSTEM_ACCESSTOKEN", "idToken", "servicePrincipalKey"}
+)
+
+
 def without_secrets(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables that a child gets which needs no secret of ours."""
-    return {name: value for name, value in environ.items() if name not in SECRETS}
+    return {name: value for name, value in environ.items() if name not in SECRETS | OF_A_JOB}
 
 
 def one_edit_apart(left: str, right: str) -> bool:

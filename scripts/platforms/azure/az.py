@@ -53,11 +53,11 @@ SAID = {
 
 def environment(around: Mapping[str, str]) -> dict[str, str]:
     """What az gets of the variables `around` it: no secret, and no default that changes a command."""
-    dropped = {"PYTHONPATH", "PYTHONHOME", "idToken", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"}
+    dropped = ("AZURE_", "SYSTEM_", "PYTHONPATH", "PYTHONHOME")
     kept = {
         name: value
         for name, value in without_secrets(around).items()
-        if name not in dropped and (name in KEPT or not name.startswith(("AZURE_", "SYSTEM_")))
+        if name in KEPT or not name.startswith(dropped)
     }
     return {**kept, **SAID}
 

@@ -33,7 +33,7 @@ class Kept:
     rejected: int | None
     started: str
     settings: Mapping[str, str]
-    #: A salted hash of the secrets it was started with, "" where they are looked up as it starts.
+    #: The fingerprint of the secrets it was started with.
     secrets: str = ""
 
     def deployment(self, kind: str, url: str, *, serving: bool, healthy: bool) -> Deployment:

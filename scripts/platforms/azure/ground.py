@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ from scripts.platforms import starting
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.certificate import Certificate, certificate
 from scripts.platforms.azure.images import AzureImages
-from scripts.platforms.azure.key import scoring_key
+from scripts.platforms.azure.key import fingerprint, scoring_key
 from scripts.platforms.azure.place import Place, place
 from scripts.settings import Settings
 
@@ -76,7 +75,7 @@ class Ground:
         return {**found, "SCORING_KEY": self.key.get_secret_value()}
 
     def secrets_hash(self, salt: str) -> str:
-        """One line for what may change of the secrets; `salt` (the image) hides that a key is used again.
+        """The fingerprint of what may change of the secrets.
 
         Where traces go follows from the place, so it is left out: it costs a call to ask.
         """
@@ -84,8 +83,7 @@ class Ground:
         kept["SCORING_KEY"] = self.key.get_secret_value()
         if self.certificate is not None:
             kept["certificate"] = self.certificate.thumbprint
-        text = json.dumps([salt, sorted(kept.items())])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return fingerprint(salt, sorted(kept.items()))
 
     def wanted_settings(self, sizes: tuple[str, ...] = SIZES) -> dict[str, str]:
         """The service's settings of now, and how large it is."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 import time
 from typing import Any
@@ -40,6 +42,16 @@ def scoring_key(place: Place, az: Az) -> SecretStr:
             stdin=wanted,
         )
     return wanted
+
+
+def fingerprint(salt: str, values: object) -> str:
+    """Tells one set of secret values (as JSON takes it) from another.
+
+    Whoever may read tags or annotations sees it. So the `salt` (an image) hides that a key is used again,
+    and a guess costs as much as scrypt makes it cost: RFC 7914.
+    """
+    text = json.dumps(values).encode()
+    return hashlib.scrypt(text, salt=salt.encode(), n=2**14, r=8, p=1, dklen=8).hex()
 
 
 def _read(place: Place, az: Az) -> str | None:

@@ -7,14 +7,13 @@ becomes that value with its type, and one that holds `${NAME}` the text.
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scripts.platforms.azure.key import fingerprint
 from scripts.settings import Settings
 
 Manifest = dict[str, Any]
@@ -68,7 +67,7 @@ def render(folder: Path, wanted: Wanted) -> list[Manifest]:
     found["secret"]["data"] = {name: _encoded(text) for name, text in wanted.secrets.items()}
     template = found["deployment"]["spec"]["template"]
     # A changed secret is a changed pod: without this the old one would serve on with the old key.
-    template["metadata"]["annotations"] = {**wanted.labels, "slipway.secrets": _hash(wanted)}
+    template["metadata"]["annotations"] = {**wanted.labels, "slipway.secrets": _fingerprint(wanted)}
     pod = template["spec"]
     pod["containers"][0]["env"] = [
         {"name": name, "value": value} for name, value in sorted(wanted.environment.items())
@@ -113,11 +112,10 @@ def _encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def _hash(wanted: Wanted) -> str:
-    """One line for all that is secret; salted with the image, so that it tells nobody of a key reused."""
+def _fingerprint(wanted: Wanted) -> str:
+    """That of all that is secret."""
     tls = [wanted.tls.certificate, wanted.tls.key] if wanted.tls else []
-    text = json.dumps([wanted.image, sorted(wanted.secrets.items()), tls])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return fingerprint(wanted.image, [sorted(wanted.secrets.items()), tls])
 
 
 def _read(path: Path, values: Mapping[str, Any]) -> list[Manifest]:

@@ -99,9 +99,6 @@ class AzureService(ABC):
         """UsageError where settings do not allow a deployment there."""
         self.ground.require_tls(self.kind)
 
-    def _secrets_hash(self, image: str) -> str:
-        return self.ground.secrets_hash(image)
-
     # What is there
 
     @property
@@ -150,7 +147,7 @@ class AzureService(ABC):
             and found.inputs == release.inputs
             and found.image == pinned(release.image)
             and found.settings == self.ground.wanted_settings(self.sizes)
-            and found.secrets == self._secrets_hash(found.image)
+            and found.secrets == self.ground.secrets_hash(found.image)
         )
         if not same or not self._is_healthy(self.seen.url, release.version):
             return None
@@ -207,7 +204,7 @@ class AzureService(ABC):
         return seen.running and bool(seen.state.history) and not left
 
     def _do(self, new: Kept, sample: Mapping[str, Any]) -> Deployment:
-        new = replace(new, secrets=self._secrets_hash(new.image))
+        new = replace(new, secrets=self.ground.secrets_hash(new.image))
         console.step(f"starting deployment {new.number} ({new.model_name} {new.version})")
         seen, self._seen = self.seen, None
         state = self._replace(seen, new, sample)
