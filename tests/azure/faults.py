@@ -418,36 +418,12 @@ FAULTS: Sequence[Fault] = (
         "slot swap fails",
         "the slot does not answer while it is swapped",
         injuries.trouble("slot swap fails"),
-        [Hit("deploy-webapp", 1, "serves on", "run the verb again", daily="deploy-webapp")],
+        [Hit("deploy-webapp", 1, "serves on", AGAIN, daily="deploy-webapp")],
     ),
     Fault(
         "rollout does not finish",
         "the new pod ends as soon as it starts",
         injuries.trouble("pod crashes"),
-        [Hit("deploy-aks", 1, "serves on", "again", daily="deploy-aks")],
-    ),
-    Fault(
-        "node cannot pull",
-        "a node's pull of the image times out",
-        injuries.trouble("cluster cannot pull"),
-        [Hit("deploy-aks", 1, "serves on", "again", daily="deploy-aks")],
-    ),
-    Fault(
-        "no room on the nodes",
-        "no node has room for another pod",
-        injuries.trouble("no node capacity"),
-        [Hit("deploy-aks", 1, "serves on", "again", daily="deploy-aks")],
-    ),
-    Fault(
-        "cluster stopped",
-        "somebody stopped the cluster",
-        injuries.trouble("cluster stopped"),
-        [Hit("deploy-aks", 1, "serves on", "again", daily="deploy-aks")],
-    ),
-    Fault(
-        "command pod fails",
-        "the pod of az aks command invoke does not come up",
-        injuries.trouble("command invoke fails"),
         [Hit("deploy-aks", 1, "serves on", "again", daily="deploy-aks")],
     ),
     Fault(
@@ -484,7 +460,15 @@ FAULTS: Sequence[Fault] = (
         "workspace token refused",
         "Azure ML takes the token no more",
         injuries.workspace_token,
-        [Hit("train evaluate register", 1, "The access token expiry", "run `make login`", daily="evaluate")],
+        [
+            Hit(
+                "train evaluate register",
+                1,
+                "The access token expiry",
+                "run `make login`",
+                daily="evaluate",
+            )
+        ],
     ),
 )
 

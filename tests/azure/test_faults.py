@@ -142,8 +142,8 @@ def test_a_fault_is_told_plainly_and_the_verb_succeeds_when_called_again(
         assert faults.holds(printed, hit.says), printed
     else:
         failed_plainly(bench, hit, verb, printed)
-        scene.unharmed(bench)
         bench.mend()
+        scene.unharmed(bench)
         code, printed, _ = call(bench, verb, environ)
         assert code == 0, printed
     scene.done(bench)

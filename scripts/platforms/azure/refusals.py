@@ -197,6 +197,11 @@ KINDS: Sequence[Kind] = (
         passing=True,
     ),
     Kind(
+        r"Cannot swap slots",
+        "run the same verb again; if it stays, look at the log: make logs",
+        exit_code=1,
+    ),
+    Kind(
         r"DeploymentActive|AnotherOperationInProgress|OperationPreempted|ConflictingOperation"
         r"|InProgress|Conflict: .*(in progress|being)|PreconditionFailed",
         "another call works on the same things: run the same verb again when it has ended",
