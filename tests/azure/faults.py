@@ -464,7 +464,7 @@ FAULTS: Sequence[Fault] = (
             Hit(
                 "train evaluate register",
                 1,
-                "The access token expiry",
+                "Azure ML says",
                 "run `make login`",
                 daily="evaluate",
             )
