@@ -195,7 +195,18 @@ def test_an_image_of_ours_is_pushed_once(clone: AzureClone) -> None:
     assert len(builds(clone)) == runs
 
 
+@pytest.fixture
+def debian(place: AzureClone) -> Iterator[None]:
+    """Debian's packages, which a machine here gets by the proxy that is the stand-in."""
+    hosts = ("deb.debian.org", "security.debian.org")
+    place.standin.world.machines.update({host: {80: (host, 80)} for host in hosts})
+    yield
+    for host in hosts:
+        del place.standin.world.machines[host]
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("debian")
 @pytest.mark.parametrize("what", ["front", "toolbox"])
 def test_from_nothing_the_registry_gets_a_base_and_builds_it(place: AzureClone, what: str) -> None:
     for name in ("slipway/base", f"slipway/{what}"):

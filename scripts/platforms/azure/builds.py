@@ -103,7 +103,9 @@ class Builds:
                 text=True,
             )
             if done.returncode:
-                console.step(f"the registry takes its base from {UPSTREAM}: none can be made here")
+                said = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+                why = said[-1].removeprefix("error:").strip() if said else "it cannot be made here"
+                console.step(f"the registry takes its base from {UPSTREAM}: {why}")
                 return UPSTREAM
             try:
                 self.registry.push(f"oci:{layout(tar, Path(folder) / 'oci')}", BASE, BASE_TAG)
