@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     if not standin.world.docker:
         print("No Docker engine: runs are processes here, and nothing can be deployed.\n")
     runner = "venv" if os.environ.get("SLIPWAY_ENGINE") == "none" else "here"
-    print(f"In another terminal:\n\n  . {script}\n  make all RUNNER={runner}\n")
+    print(f"In another terminal:\n\n  . {shlex.quote(str(script))}\n  make all RUNNER={runner}\n")
     print("Ctrl-C ends it, and all it holds is gone.", flush=True)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
