@@ -86,6 +86,10 @@ def test_everything_is_made_once_and_told_in_the_record(azure_clone: AzureClone)
     printed = azure_clone.run("provision", code=2, RESOURCE_GROUP="another-group")
     assert "are of Kiln42-AML-RG" in printed
     assert "/subscriptions/.../another" not in json.dumps(list(world.resources))
+    # Nor is it taken from elsewhere when a setting is wrong.
+    elsewhere = "99999999-9999-4999-8999-999999999999"
+    printed = azure_clone.run("provision", code=2, SUBSCRIPTION_ID=elsewhere)
+    assert f"SUBSCRIPTION_ID={elsewhere}, but the records" in printed
     azure_clone.run("provision")
     assert azure_clone.records["provision"]["group"] == GROUP
 
@@ -292,3 +296,11 @@ def test_roles_of_a_lost_identity_and_those_made_by_hand_are_made_anew(
     assert has_role(
         world, record["workspace_principal"], "Key Vault Administrator", record["vault_id"]
     )
+
+
+def test_a_wrong_subscription_is_not_remembered(azure_clone: AzureClone) -> None:
+    elsewhere = "99999999-9999-4999-8999-999999999999"
+    printed = azure_clone.run("provision", code=2, SUBSCRIPTION_ID=elsewhere)
+    assert f"SUBSCRIPTION_ID={elsewhere} is not among the subscriptions" in printed
+    azure_clone.run("provision")
+    assert azure_clone.records["provision"]["group"] == GROUP

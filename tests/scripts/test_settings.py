@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts.errors import UsageError
-from scripts.settings import SECRETS, Settings, load_settings, one_edit_apart
+from scripts.settings import EXPECTED, SECRETS, Settings, load_settings, one_edit_apart
 
 
 @pytest.fixture
@@ -30,6 +30,17 @@ def test_empty_counts_as_unset_and_falls_through(clone: Path) -> None:
     (clone / ".env").write_text("LOAD_USERS=\nMODEL_NAME=''\n")
     settings = load_settings(clone, {"LOAD_USERS": ""})
     assert (settings.LOAD_USERS, settings.MODEL_NAME) == (3, "oak")
+
+
+def test_a_pattern_is_told_in_words() -> None:
+    """No person should have to read a regular expression."""
+    schema = Settings.model_json_schema()["properties"]
+    patterned = {
+        name
+        for name, entry in schema.items()
+        if any("pattern" in one for one in [entry, *entry.get("anyOf", [])])
+    }
+    assert patterned - set(EXPECTED) == set()
 
 
 def test_required_and_unset_names_the_variable(clone: Path) -> None:
@@ -58,6 +69,7 @@ def test_env_file_keeps_what_stands_there(clone: Path, line: str, value: str) ->
     [
         ("LOAD_USERS", "0", "greater than or equal to 1"),
         ("LOAD_USERS", "many", "integer"),
+        ("WORKSPACE_NAME", "w", "3 to 33 letters, digits, _ and -"),
         ("PLATFORM", "aws", "'local' or 'azure'"),
         ("BASE_NAME", "elevenchars", "1 to 10 letters and digits"),
         ("BASE_NAME", "my-ml", "1 to 10 letters and digits"),

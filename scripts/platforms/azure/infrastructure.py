@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts.errors import SlipwayError
+from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.azure import changes, login, names, template
 from scripts.platforms.azure.az import Az
-from scripts.platforms.azure.place import DEPLOYMENT, figures, remembered
+from scripts.platforms.azure.place import DEPLOYMENT, figures, record, remembered
 from scripts.platforms.azure.refusals import AzureError
 from scripts.settings import Settings
 
@@ -70,15 +70,20 @@ class AzureInfrastructure:
     def provision(self) -> Mapping[str, Any]:
         from scripts.platforms.azure.provisioning import Provisioning
 
-        here = {
-            "subscription": self.settings.require("SUBSCRIPTION_ID"),
-            "group": names.group(self.settings),
-        }
-        before = remembered(self.root, self.settings)
+        known = record(self.root, self.settings)
         try:
+            remembered(self.root, self.settings)
             return Provisioning(self.root, self.settings, self.az).make()
+        except UsageError as error:
+            # Nothing was changed: where a wrong setting pointed is not where anything is.
+            error.figures |= figures(known)
+            raise
         except SlipwayError as error:
-            error.figures |= figures(before.fields() if before else here)
+            here = {
+                "subscription": self.settings.SUBSCRIPTION_ID,
+                "group": names.group(self.settings),
+            }
+            error.figures |= figures({**here, **known})
             raise
 
     def destroy(self, confirmation: str | None, begun: Callable[[], None]) -> str:

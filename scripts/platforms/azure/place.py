@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scripts.errors import UsageError
 from scripts.platforms.azure import login, names
-from scripts.records import Records
+from scripts.records import Record, Records
 from scripts.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,18 +66,22 @@ def folder(root: Path, settings: Settings) -> Path:
     return root / "build" / "azure" / settings.WORKSPACE_NAME
 
 
+def record(root: Path, settings: Settings) -> Record:
+    """What is known of where everything is, empty if nothing; scripts.errors keeps it after a failure too."""
+    records = Records(folder(root, settings))
+    return records.find("provision") or records.find_failed("provision") or {}
+
+
 def remembered(root: Path, settings: Settings) -> Place | None:
     """The place in the record of `provision`, if there is one.
 
     UsageError if that workspace is in another subscription or group: two of one name would share
     their records.
     """
-    records = Records(folder(root, settings))
-    # After a failure too it is known where that was; scripts.errors keeps such figures.
-    record = records.find("provision") or records.find_failed("provision") or {}
+    known = record(root, settings)
     wanted = {
-        "SUBSCRIPTION_ID": (settings.require("SUBSCRIPTION_ID"), record.get("subscription")),
-        "RESOURCE_GROUP": (names.group(settings), record.get("group")),
+        "SUBSCRIPTION_ID": (settings.require("SUBSCRIPTION_ID"), known.get("subscription")),
+        "RESOURCE_GROUP": (names.group(settings), known.get("group")),
     }
     for name, (now, then) in wanted.items():
         if then is not None and now.lower() != str(then).lower():
@@ -85,17 +89,17 @@ def remembered(root: Path, settings: Settings) -> Place | None:
                 f"{name}={now}, but the records of WORKSPACE_NAME={settings.WORKSPACE_NAME} in "
                 f"{folder(root, settings).relative_to(root)} are of {then}",
                 f"set {name}={then}, or another WORKSPACE_NAME, or forget those records: make clean",
-                figures=figures(record),
+                figures=figures(known),
             )
     try:
-        return Place.of(record)
+        return Place.of(known)
     except KeyError:
         return None
 
 
-def figures(record: Mapping[str, Any]) -> dict[str, Any]:
+def figures(known: Mapping[str, Any]) -> dict[str, Any]:
     """What a failed record keeps of where it was."""
-    return {field.name: record[field.name] for field in fields(Place) if field.name in record}
+    return {field.name: known[field.name] for field in fields(Place) if field.name in known}
 
 
 def place(root: Path, settings: Settings, az: Az) -> Place:
