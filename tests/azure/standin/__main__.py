@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -61,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     # Azure has engines of its own, whatever the caller's runner may use.
     standin = StandIn(folder, Path(__file__).parents[3], docker=engine_answers(), port=options.port)
     script = folder / "sandbox.sh"
+    # A login of a sandbox before this one opens nothing here.
+    shutil.rmtree(folder / "home" / ".azure", ignore_errors=True)
     environment = standin.environment(folder / "home")
     text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
     script.unlink(missing_ok=True)
@@ -72,7 +75,10 @@ def main(argv: list[str] | None = None) -> int:
         print("No Docker engine: runs are processes here, and nothing can be deployed.\n")
     runner = "venv" if os.environ.get("SLIPWAY_ENGINE") == "none" else "here"
     print(f"In another terminal:\n\n  . {shlex.quote(str(script))}\n  make all RUNNER={runner}\n")
-    print("Ctrl-C ends it, and all it holds is gone.", flush=True)
+    print(
+        "Ctrl-C ends it, and all it holds is gone; `make clean` there forgets the records of it.",
+        flush=True,
+    )
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
