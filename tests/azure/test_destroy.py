@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from scripts.platforms.azure.holdings import Holdings
 from scripts.platforms.azure.names import ARM
 from tests.azure.conftest import AzureClone
 from tests.azure.standin import vaults
@@ -119,3 +120,14 @@ def test_a_vault_protected_from_purging_is_recovered(azure_clone: AzureClone) ->
     assert "the deleted vault Kiln42-AML-KV is recovered" in printed
     assert azure_clone.standin.world.resources[vault]["id"] == before["id"]
     assert vaults.deleted(azure_clone.standin.world, "Kiln42-AML-KV") is None
+
+
+def test_what_is_inside_of_ours_goes_with_it() -> None:
+    """A training cluster bears no tag of ours, and is no reason to keep the group."""
+    tags = {"slipway": "A"}
+    workspace = {"id": "/s/g/Ws/A", "type": "workspaces", "name": "A", "tags": tags}
+    cluster = {"id": "/s/g/ws/a/computes/c", "type": "computes", "name": "A/c"}
+    other = {"id": "/s/g/ws/ab", "type": "workspaces", "name": "ab"}
+    held = Holdings({"tags": tags}, [workspace, cluster, other], "A")
+    assert (held.ours, held.others) == ([workspace, cluster], [other])
+    assert Holdings(None, [other], "A").ours == []

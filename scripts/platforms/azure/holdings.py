@@ -34,11 +34,19 @@ class Holdings:
 
     @property
     def ours(self) -> list[Mapping[str, Any]]:
-        return [item for item in self.resources if _is_ours(item)]
+        """What bears our tag, and what is inside of it, as a cluster is in its workspace."""
+        tagged = [item for item in self.resources if _is_ours(item)]
+        roofs = tuple(f"{item['id']}/".lower() for item in tagged)
+        return [
+            item
+            for item in self.resources
+            if item in tagged or str(item["id"]).lower().startswith(roofs)
+        ]
 
     @property
     def others(self) -> list[Mapping[str, Any]]:
-        return [item for item in self.resources if not _is_ours(item)]
+        ours = self.ours
+        return [item for item in self.resources if item not in ours]
 
     @property
     def workspace(self) -> Mapping[str, Any] | None:
