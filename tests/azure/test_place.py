@@ -50,7 +50,7 @@ def test_place_key_and_token(azure_clone: AzureClone, monkeypatch: pytest.Monkey
     made = scoring_key(where, az)
     assert len(made.get_secret_value()) >= 40
     assert scoring_key(where, az) == made
-    wanted = "a-key-that-a-person-has-chosen"
+    wanted = "-a-key-that-a-person-has-chosen"
     _, other = _here(azure_clone, monkeypatch, SCORING_KEY=wanted)
     seen: list[str] = []
     done = threading.Event()
