@@ -14,7 +14,7 @@ from scripts import charts, console, formats
 from scripts.errors import SlipwayError
 from scripts.platforms import connect
 from scripts.platforms.base import ModelVersion
-from scripts.records import STAGES, Record, Records, write_atomic
+from scripts.records import PREPARING, STAGES, Record, Records, write_atomic
 from scripts.settings import SECRETS, Settings
 from scripts.verb import Context, Result, now, run_verb
 
@@ -68,12 +68,14 @@ def follows(name: str, record: Record, before: Mapping[str, Record]) -> bool:
 
 
 def read_stages(records: Records) -> list[Stage]:
-    """Every stage but the report itself, in the order data flows."""
+    """Every stage but the report itself, in the order data flows; before them what kept them out."""
     stages: list[Stage] = []
     before: dict[str, Record] = {}
     broken = False
-    for name in STAGES[:-1]:
+    for name in (*PREPARING, *STAGES[:-1]):
         failed, done = records.find_failed(name), records.find(name)
+        if name in PREPARING and failed is None:
+            continue
         if failed is not None:
             code = int(failed.get("code", 1))
             state = "refused" if code == 3 else "interrupted" if code > 128 else "failed"
@@ -253,7 +255,7 @@ def run(context: Context) -> Result:
     path = context.records.folder / "report.html"
     write_atomic(path, page.encode())
     return Result(
-        f"{verdict.title}: file://{path}",
+        f"{verdict.title}: {path.as_uri()}",
         {"path": context.relative(path), "verdict": verdict.title},
     )
 
