@@ -60,10 +60,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     docked = [item for item in items if item.get_closest_marker("docker")]
     problem = _engine_problem() if docked else None
     for item in docked:
-        # Images and ports are the engine's, so what uses it runs one after another; a stand-in for
-        # Azure has its own, and so is one for its file.
-        alone = item.path.stem if item.get_closest_marker("azure") else "engine"
-        item.add_marker(pytest.mark.xdist_group(alone))
+        # Images and ports are the engine's, so what uses it runs one after another.
+        item.add_marker(pytest.mark.xdist_group("engine"))
         if problem:
             item.add_marker(pytest.mark.skip(reason=f"not run: {problem}"))
 

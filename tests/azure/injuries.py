@@ -11,7 +11,7 @@ from tests.azure.bench import Bench
 from tests.azure.standin import providers, storage, taken, vaults
 from tests.azure.standin.arm import LOCK
 from tests.azure.standin.deployments import HALF
-from tests.azure.standin.faults import Fault
+from tests.azure.standin.faults import Fault, Faults
 from tests.azure.standin.messages import Answer, Refused, Request
 from tests.azure.standin.ml import jobs, snapshots
 from tests.azure.standin.ml.compute import NO_QUOTA
@@ -233,15 +233,15 @@ class After(Fault):
         return False
 
 
-def until_put_back(bench: Bench, trouble: str, tries: int) -> None:
+def until_put_back(faults: Faults, trouble: str, tries: int) -> None:
     """What is new meets trouble, as often as it is tried; what it replaced does not."""
-    bench.faults.trouble(trouble)
-    over = partial(bench.faults.trouble, trouble, 0)
-    bench.faults.add(After("PUT .*/deployments/slipway-kiln-aci$", times=tries, call=over))
+    faults.trouble(trouble)
+    over = partial(faults.trouble, trouble, 0)
+    faults.add(After("PUT .*/deployments/slipway-kiln-aci$", times=tries, call=over))
 
 
 def no_capacity(bench: Bench) -> None:
-    until_put_back(bench, "aci has no capacity", tries=4)
+    until_put_back(bench.faults, "aci has no capacity", tries=4)
 
 
 def cores_used_up(bench: Bench) -> None:
@@ -249,11 +249,11 @@ def cores_used_up(bench: Bench) -> None:
 
 
 def cannot_pull(bench: Bench) -> None:
-    until_put_back(bench, "aci cannot pull", tries=4)
+    until_put_back(bench.faults, "aci cannot pull", tries=4)
 
 
 def crashes(bench: Bench) -> None:
-    until_put_back(bench, "aci container crashes", tries=1)
+    until_put_back(bench.faults, "aci container crashes", tries=1)
 
 
 def trouble(name: str) -> Callable[[Bench], None]:

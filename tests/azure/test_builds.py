@@ -24,7 +24,7 @@ def cli(shared_standin: StandIn, tmp_path_factory: pytest.TempPathFactory, root:
     made.az("group", "create", "-n", GROUP, "-l", "westeurope")
     made.az("acr", "create", "-g", GROUP, "-n", NAME, "--sku", "Basic")
     auth = made.authfile(made.az("acr", "login", "-n", NAME, "--expose-token"))
-    there = f"docker://{SERVER}/slipway/base:1"
+    there = f"docker://{SERVER}/slipway/ground:1"
     made.run("skopeo", "copy", "--authfile", auth, f"docker-daemon:{server_image(root)}", there)
     return made
 
@@ -50,7 +50,7 @@ def inspected(cli: Cli, image: str) -> dict[str, str]:
 def test_a_quick_build_is_pushed_and_keeps_secrets_to_itself(cli: Cli, tmp_path: Path) -> None:
     where = context(
         tmp_path / "context",
-        f"FROM {SERVER}/slipway/base:1\nARG PLAIN\nARG HUSH\nLABEL plain=$PLAIN\n"
+        f"FROM {SERVER}/slipway/ground:1\nARG PLAIN\nARG HUSH\nLABEL plain=$PLAIN\n"
         'COPY hello /hello\nRUN test "${#HUSH}" = 9\n',
         hello="hello\n",
     )
@@ -78,7 +78,7 @@ def test_a_task_of_steps_with_buildkit(cli: Cli, tmp_path: Path) -> None:
         "steps": [
             {
                 "build": "--tag $Registry/slipway/task:1 --build-arg "
-                f"BASE={SERVER}/slipway/base:1 --label of=task --target end --file Dockerfile .",
+                f"BASE={SERVER}/slipway/ground:1 --label of=task --target end --file Dockerfile .",
                 "env": ["DOCKER_BUILDKIT=1"],
             },
             {"push": ["$Registry/slipway/task:1"]},
@@ -95,14 +95,14 @@ def test_a_task_of_steps_with_buildkit(cli: Cli, tmp_path: Path) -> None:
     assert inspected(cli, "slipway/task:1")["config"]["Labels"]["of"] == "task"  # type: ignore[index]
     # The name that was lent to the engine is not left there.
     left = subprocess.run(
-        ["docker", "image", "inspect", f"{SERVER}/slipway/base:1"], capture_output=True
+        ["docker", "image", "inspect", f"{SERVER}/slipway/ground:1"], capture_output=True
     )
     assert left.returncode != 0
 
 
 def test_a_failing_build_says_why(cli: Cli, tmp_path: Path) -> None:
     where = context(
-        tmp_path / "context", f"FROM {SERVER}/slipway/base:1\nRUN echo what is wrong >&2; exit 7\n"
+        tmp_path / "context", f"FROM {SERVER}/slipway/ground:1\nRUN echo what is wrong >&2; exit 7\n"
     )
     done = cli.run("az", "acr", "build", "-r", NAME, "-t", "slipway/failing:1", where, check=False)
     assert done.returncode == 1
@@ -120,14 +120,14 @@ def test_a_failing_build_says_why(cli: Cli, tmp_path: Path) -> None:
     [("acr build fails", "Run failed"), ("acr tasks not allowed", "(TasksOperationsNotAllowed)")],
 )
 def test_troubles(cli: Cli, tmp_path: Path, trouble: str, says: str) -> None:
-    where = context(tmp_path / "context", f"FROM {SERVER}/slipway/base:1\n")
+    where = context(tmp_path / "context", f"FROM {SERVER}/slipway/ground:1\n")
     cli.standin.world.faults.trouble(trouble, 1)
     assert says in cli.az_fails("acr", "build", "-r", NAME, "-t", "slipway/again:1", where)
     cli.run("az", "acr", "build", "-r", NAME, "-t", "slipway/again:1", where)
 
 
 def test_a_run_that_takes_too_long_is_ended(cli: Cli, tmp_path: Path) -> None:
-    where = context(tmp_path / "context", f"FROM {SERVER}/slipway/base:1\nRUN sleep 60\n")
+    where = context(tmp_path / "context", f"FROM {SERVER}/slipway/ground:1\nRUN sleep 60\n")
     build = ("acr", "build", "-r", NAME, "-t", "slow:1", "--timeout", "3", where)
     assert "Run timed out" in cli.az_fails(*build)
 
