@@ -102,7 +102,8 @@ def test_a_task_of_steps_with_buildkit(cli: Cli, tmp_path: Path) -> None:
 
 def test_a_failing_build_says_why(cli: Cli, tmp_path: Path) -> None:
     where = context(
-        tmp_path / "context", f"FROM {SERVER}/slipway/ground:1\nRUN echo what is wrong >&2; exit 7\n"
+        tmp_path / "context",
+        f"FROM {SERVER}/slipway/ground:1\nRUN echo what is wrong >&2; exit 7\n",
     )
     done = cli.run("az", "acr", "build", "-r", NAME, "-t", "slipway/failing:1", where, check=False)
     assert done.returncode == 1

@@ -42,6 +42,10 @@ def manifests(request: pytest.FixtureRequest, root: Path) -> list[dict[str, Any]
     return render(root / "arm" / "aks", wanted(tls=request.param))
 
 
+#: With the tools of docker/locks/checks.txt, which stand on PATH where Azure is tested.
+pytestmark = pytest.mark.azure
+
+
 def of(manifests: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     return next(each for each in manifests if each["kind"] == kind)
 

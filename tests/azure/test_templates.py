@@ -287,6 +287,7 @@ def test_what_is_made_is_hardened(root: Path) -> None:
     assert protected["Microsoft.KeyVault/vaults"]["properties"]["enablePurgeProtection"] is True
 
 
+@pytest.mark.azure
 def test_checkov_passes_and_each_exception_has_its_reason(root: Path) -> None:
     checkov = shutil.which("checkov")
     if checkov is None:
