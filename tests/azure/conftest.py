@@ -21,15 +21,8 @@ from tests.azure.standin.world import APP, SUBSCRIPTION, TENANT
 from tests.e2e.conftest import QUICK, lay_out
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay together: they share a stand-in, and many tell a story in order.
-
-    What needs az or azurite is reported as not run where they are missing.
-    """
-    for item in items:
-        if item.get_closest_marker("azure") and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """What needs az or azurite is reported as not run where they are missing."""
     missing = [name for name in ("az", "azurite-blob") if shutil.which(name) is None]
     for item in items:
         if missing and item.get_closest_marker("azure"):

@@ -68,6 +68,7 @@ def run(clone: AzureClone, command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_page_is_followed_from_a_new_subscription_to_production_and_back(
     reader: AzureClone,
 ) -> None:

@@ -37,8 +37,8 @@ def room(verb: str) -> str:
 def cases() -> Iterator[object]:
     """Each pair with its marks."""
     for fault, hit, verb in sorted(faults.pairs(), key=lambda pair: room(pair[2])):
-        marks = [pytest.mark.azure, pytest.mark.xdist_group(f"faults-{room(verb)}")]
-        if verb not in hit.daily.split():
+        marks = [pytest.mark.azure]
+        if verb not in hit.daily.split() or room(verb) == "containers":
             marks.append(pytest.mark.slow)
         if room(verb) == "containers":
             marks.append(pytest.mark.docker)

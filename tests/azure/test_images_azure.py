@@ -16,7 +16,7 @@ import pytest
 from tests.azure.conftest import AzureClone, make_clone
 from tests.azure.ml_clone import IMAGES
 
-pytestmark = [pytest.mark.azure, pytest.mark.docker]
+pytestmark = [pytest.mark.azure, pytest.mark.docker, pytest.mark.slow]
 REGISTRY = "kiln42amlcr"
 SERVER = f"{REGISTRY}.azurecr.io"
 NONE = {"SLIPWAY_ENGINE": "none"}

@@ -15,7 +15,7 @@ from tests.azure.secrets_seen import Watch, known
 from tests.azure.shipping import package, ship
 from tests.azure.standin.standin import StandIn, has_docker
 
-pytestmark = [pytest.mark.azure, pytest.mark.xdist_group("secrets")]
+pytestmark = pytest.mark.azure
 
 Make = Callable[..., AzureClone]
 

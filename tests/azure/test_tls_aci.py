@@ -14,7 +14,7 @@ from tests.azure.certificates import answered_with, imported, self_signed, vault
 from tests.azure.conftest import AzureClone
 from tests.azure.shipping import package, ship
 
-pytestmark = [pytest.mark.azure, pytest.mark.docker]
+pytestmark = [pytest.mark.azure, pytest.mark.docker, pytest.mark.slow]
 NAME = "kiln-tls"
 
 
