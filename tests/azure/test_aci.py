@@ -269,8 +269,7 @@ def test_a_template_waits_for_its_group_and_fails_with_it(azure: Azure, root: Pa
     azure.az("rest", "--method", "patch", "--url", url, "--body", '{"tags": {"proven": "1"}}')
     shown = azure.az("container", "show", "-g", GROUP, "-n", "kiln-aci")
     assert shown["tags"] == {"proven": "1"}
-    # Tags leave the containers alone.
-    assert azure.ask().status_code == 200
+    assert azure.answers().status_code == 200
     assert "hush-hush" not in json.dumps(
         azure.az("deployment", "group", "show", "-g", GROUP, "-n", "aci")
     )
