@@ -122,12 +122,29 @@ def _check_lock(world: World, target: ResourceId, body: Json) -> None:
 
 
 def delete_group(world: World, types: ResourceTypes, name: str) -> Json:
-    """The group and all in it; soft-deleting types keep what they keep."""
+    """The group and all in it; soft-deleting types keep what they keep.
+
+    What others still use is tried again once they are gone, as ARM does.
+    Source: https://learn.microsoft.com/azure/azure-resource-manager/management/delete-resource-group
+    """
     key = group_id(name).lower()
-    below = [k for k in world.resources if k.startswith(key + "/")]
-    for each in sorted(below, key=lambda k: k.count("/")):
-        if each in world.resources:
-            resources.delete(world, types, str(world.resources[each]["id"]))
+    left = sorted(
+        (k for k in world.resources if k.startswith(key + "/")), key=lambda k: k.count("/")
+    )
+    while left:
+        used: list[str] = []
+        conflict: Refused | None = None
+        for each in left:
+            if each not in world.resources:
+                continue
+            try:
+                resources.delete(world, types, str(world.resources[each]["id"]))
+            except Refused as refused:
+                used.append(each)
+                conflict = refused
+        if conflict is not None and len(used) == len(left):
+            raise conflict
+        left = used
     world.resources.pop(key, None)
     return {}
 
