@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -198,7 +199,10 @@ def test_an_image_of_ours_is_pushed_once(clone: AzureClone) -> None:
 @pytest.fixture
 def debian(place: AzureClone) -> Iterator[None]:
     """Debian's packages, which a machine here gets by the proxy that is the stand-in."""
-    hosts = ("deb.debian.org", "security.debian.org")
+    apt = Path("/etc/apt")
+    lists = [*apt.glob("sources.list"), *apt.glob("sources.list.d/*")]
+    text = "\n".join(file.read_text("utf-8") for file in lists if file.is_file())
+    hosts = set(re.findall(r"^(?!#).*\bhttp://([^/\s]+)/", text, re.MULTILINE))
     place.standin.world.machines.update({host: {80: (host, 80)} for host in hosts})
     yield
     for host in hosts:
