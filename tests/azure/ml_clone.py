@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -83,3 +84,13 @@ def runs(clone: AzureClone) -> dict[str, Any]:
     """The runs that the stand-in knows, by id, in the order they were begun."""
     found: dict[str, Any] = clone.standin.world.rooms["ml"].workspace(WS_ID).runs
     return found
+
+
+def borrowed(shared: AzureClone) -> Iterator[AzureClone]:
+    """A module's clone for one test: the tests' own room before it, the settings again after it."""
+    rooms.write_room(shared.path)
+    before = dict(shared.settings)
+    yield shared
+    shared.settings = before
+    shared.save()
+    shared.standin.world.faults.clear()

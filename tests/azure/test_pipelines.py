@@ -11,7 +11,7 @@ import pytest
 
 from tests import rooms
 from tests.azure.conftest import AzureClone
-from tests.azure.ml_clone import make_ml_clone, model_versions, runs, worse_model
+from tests.azure.ml_clone import borrowed, make_ml_clone, model_versions, runs, worse_model
 from tests.azure.standin.standin import StandIn
 from tests.records_schema import validate
 
@@ -28,12 +28,7 @@ def shared(
 @pytest.fixture
 def clone(shared: AzureClone) -> Iterator[AzureClone]:
     """The module's clone, with the tests' own model room and settings again."""
-    rooms.write_room(shared.path)
-    before = dict(shared.settings)
-    yield shared
-    shared.settings = before
-    shared.save()
-    shared.standin.world.faults.clear()
+    yield from borrowed(shared)
 
 
 def steps(clone: AzureClone, run_id: str) -> list[str]:

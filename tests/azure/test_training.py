@@ -13,7 +13,7 @@ import pytest
 
 from tests import rooms
 from tests.azure.conftest import AzureClone
-from tests.azure.ml_clone import make_ml_clone, model_versions, worse_model
+from tests.azure.ml_clone import borrowed, make_ml_clone, model_versions, worse_model
 from tests.azure.standin.standin import StandIn
 
 pytestmark = pytest.mark.azure
@@ -29,12 +29,7 @@ def shared(
 @pytest.fixture
 def clone(shared: AzureClone) -> Iterator[AzureClone]:
     """The module's clone, with the tests' own model room again."""
-    rooms.write_room(shared.path)
-    before = dict(shared.settings)
-    yield shared
-    shared.settings = before
-    shared.save()
-    shared.standin.world.faults.clear()
+    yield from borrowed(shared)
 
 
 def uploads(clone: AzureClone, mark: int) -> list[str]:
