@@ -264,35 +264,46 @@ _NUMBER = (
     | st.floats(allow_nan=False, allow_infinity=False).map(repr)
     | st.integers().map(str)
 )
-_SPACE = st.sampled_from(["", "", "", "", " ", "\n", "\t", "\r\n", "  ", "\x0c", "\ufeff"])
-_KEY = st.sampled_from(
-    ["data"] * 12 + ["d\\u0061ta", "Data", "d1ata", " data", "data\\u0000", "probabilities"]
-)
+_SPACE = st.sampled_from(["", "", " ", "\n", "\t", "\r\n", "  "])
+_FLAWS = ["numbers", "widths", "rows", "space", "key", "more", "end", "cut"]
 
 
 @st.composite
 def bodies(draw: st.DrawFn, columns: int = 3) -> bytes:
-    """Rows of numbers, often right and often a little wrong."""
-    widths = st.sampled_from([columns] * 20 + [0, 1, 2, 4])
+    """Rows of numbers, right or with a flaw or two: most flaws would hide what comes after them."""
+    flaws = draw(st.sets(st.sampled_from(_FLAWS), max_size=2))
+
+    def choose(flaw: str, right: st.SearchStrategy[str], wrong: st.SearchStrategy[str]) -> str:
+        return draw(right | wrong if flaw in flaws else right)
+
+    def space() -> str:
+        return choose("space", _SPACE, st.sampled_from(["\x0c", "\ufeff", "\xa0"]))
+
+    widths = st.lists(st.just(columns), min_size=1, max_size=6)
+    if "widths" in flaws:
+        # As many values as whole rows have, in rows that are not, among others.
+        ragged = st.permutations([columns - 1, columns, columns + 1])
+        widths = st.lists(st.integers(0, 4), max_size=6) | ragged
     plain_number = st.floats(-1e6, 1e6).map(repr) | st.integers(-1000, 1000).map(str)
-    number = draw(st.sampled_from([plain_number, plain_number, _NUMBER]))
     rows = []
-    # As many values as whole rows have, in rows that are not.
-    ragged = st.permutations([columns - 1, columns, columns + 1])
-    for width in draw(st.lists(widths, max_size=6) | ragged):
-        cells = [draw(_SPACE) + draw(number) + draw(_SPACE) for _ in range(width)]
+    for width in draw(widths):
+        cells = [space() + choose("numbers", plain_number, _NUMBER) + space() for _ in range(width)]
         row = "[" + ",".join(cells) + "]"
-        rows.append(draw(st.sampled_from([row] * 20 + [f"[{row}]", row + ",", row[:-1], "[]"])))
-    space = draw(_SPACE)
-    data = f'"{draw(_KEY)}"{space}:{draw(_SPACE)}[{space}' + f"{space},".join(rows) + f"{space}]"
-    more = draw(
-        st.sampled_from(
-            [""] * 12 + [f",{data}", ',"probabilities":false', ',"probabilities":1', ","]
-        )
+        wrong = st.sampled_from([f"[{row}]", row + ",", row[:-1], "[]"])
+        rows.append(choose("rows", st.just(row), wrong))
+    key = choose(
+        "key",
+        st.just("data"),
+        st.sampled_from(["d\\u0061ta", "Data", "d1ata", " data", "data\\u0000", "probabilities"]),
     )
-    end = draw(st.sampled_from([""] * 12 + ["}", " x", "\x00", "{}", "\n"]))
-    content = ("{" + space + data + more + "}" + end).encode()
-    if draw(st.sampled_from([False] * 10 + [True])):
+    between = space()
+    data = f'"{key}"{space()}:{space()}[{between}' + f"{between},".join(rows) + f"{space()}]"
+    more = st.sampled_from([f",{data}", ',"probabilities":false', ',"probabilities":1', ","])
+    end = st.sampled_from(["}", " x", "\x00", "{}", "\n"])
+    content = (
+        f"{{{space()}{data}{choose('more', st.just(''), more)}}}{choose('end', st.just(''), end)}"
+    ).encode()
+    if "cut" in flaws:
         cut = draw(st.integers(0, len(content)))
         content = content[:cut] + draw(st.binary(max_size=3)) + content[cut + 1 :]
     return content
