@@ -22,6 +22,9 @@ def run(context: Context) -> Result:
 
     settings = context.settings
     room = load_model_room()
+    wanted = context.root / settings.require("DATA_PATH")
+    if not wanted.exists():
+        context.platform.training.restore(context, wanted)
     path = data_path(context.root, settings.require("DATA_PATH"))
     digest = file_sha256(path)
     frame = read_frame(path, room)

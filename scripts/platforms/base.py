@@ -193,6 +193,12 @@ class Training(Protocol):
         it goes on with the run that was begun.
         """
 
+    def restore(self, context: Context, file: Path) -> None:
+        """Fetch the data file that is not here; leave it missing where the platform keeps none.
+
+        What the data record names by its hash, else the version that the settings name.
+        """
+
 
 class Infrastructure(Protocol):
     """What the other parts stand on; a platform that needs none refuses with UsageError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import time
@@ -162,6 +163,36 @@ def test_a_version_of_the_data_set_can_be_asked_for(clone: AzureClone) -> None:
     clone.save(DATASET_VERSION="latest")
     said = clone.run("train", PARAMS="alpha=4")
     assert "data set wood-data 2" in said
+
+
+def test_a_data_file_that_is_not_here_comes_from_the_workspace(clone: AzureClone) -> None:
+    file = clone.path / "data" / "wood.csv"
+    clone.run("data")
+    clone.run("train")
+    content, checked = file.read_bytes(), clone.records["data"]
+    # Another machine's newer version does not take its place.
+    rooms.wood(seed=5).to_csv(file, index=False)
+    clone.run("data")
+    clone.run("train", PARAMS="alpha=5")
+    newer = file.read_bytes()
+    file.unlink()
+    (clone.folder / "data.json").write_text(json.dumps(checked))
+    assert "fetching wood.csv from datastore workspaceblobstore" in clone.run("data")
+    assert file.read_bytes() == content
+    # The candidate has learned from the newer one.
+    assert "wood.csv has changed since `make train`" in clone.run("evaluate", code=2)
+    # A fresh clone knows no hash: it takes the newest, or the one asked for.
+    for version, expected in (("latest", newer), ("1", content)):
+        file.unlink()
+        (clone.folder / "data.json").unlink()
+        said = clone.run("data", DATASET_VERSION=version)
+        assert re.search(r"fetching data set wood-data \d", said)
+        assert file.read_bytes() == expected
+    assert list(file.parent.iterdir()) == [file]
+    file.unlink()
+    (clone.folder / "data.json").unlink()
+    said = clone.run("data", code=2, DATASET_NAME="nothing-yet")
+    assert "DATA_PATH=data/wood.csv: there is no such file" in said
 
 
 def secrets_in(text: str, clone: AzureClone) -> bool:

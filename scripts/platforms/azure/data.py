@@ -7,6 +7,7 @@ fetched can be held against them.
 from __future__ import annotations
 
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,13 @@ def ensure_data(workspace: Any, settings: Settings, file: Path, sha256: str) -> 
             "or DATA_PATH to the file of that version",
         )
     datastore = open_datastore(workspace, settings)
-    path = f"slipway/data/{sha256}/{file.name}"
+    path = _blob_path(sha256, file)
     _upload(datastore, file, path)
     return _register(workspace, datastore, name, path, sha256)
+
+
+def _blob_path(sha256: str, file: Path) -> str:
+    return f"slipway/data/{sha256}/{file.name}"
 
 
 def find_version(workspace: Any, name: str, version: int | None) -> Any | None:
@@ -193,15 +198,51 @@ def fetch(workspace: Any, name: str, version: int | None, folder: Path) -> tuple
         from azureml.core import Datastore
 
         datastore = Datastore.get(workspace, known.datastore)
-        blob = datastore.blob_service.get_blob_client(
-            container=datastore.container_name, blob=known.path
-        )
-        file = folder / Path(known.path).name
-        with file.open("wb") as stream:
-            blob.download_blob().readinto(stream)
-    if file_sha256(file) != known.sha256:
-        raise SlipwayError(
-            f"data set {known.name} {known.version}: {known.path} is no longer what was registered",
-            "remove that file from the datastore and run `make train`, which uploads it again",
-        )
+    file = folder / Path(known.path).name
+    _download(datastore, known.path, known.sha256, file)
     return file, known
+
+
+def _download(datastore: Any, path: str, sha256: str, file: Path) -> None:
+    """The datastore's file at `path` as `file`, whole or not at all; SlipwayError if it is another."""
+    part = file.with_name(f".{file.name}.part")
+    container = datastore.container_name
+    try:
+        with explained(f"datastore {datastore.name}"), silenced(), part.open("wb") as stream:
+            blob = datastore.blob_service.get_blob_client(container=container, blob=path)
+            blob.download_blob().readinto(stream)
+        if file_sha256(part) != sha256:
+            raise SlipwayError(
+                f"{path} in datastore {datastore.name} is no longer what was registered",
+                "remove that file from the datastore and run `make train`, which uploads it again",
+            )
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def restore_data(workspace: Any, settings: Settings, file: Path, sha256: str | None) -> None:
+    """Put the data file where DATA_PATH wants it: the content with that hash, if it is kept, else the
+    version that DATASET_VERSION names. Nothing if there is none yet.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if sha256 is not None:
+        datastore, path = open_datastore(workspace, settings), _blob_path(sha256, file)
+        with explained(f"datastore {datastore.name}"), silenced():
+            container = datastore.container_name
+            kept = datastore.blob_service.get_blob_client(container=container, blob=path).exists()
+        if kept:
+            console.step(f"fetching {file.name} from datastore {datastore.name}")
+            _download(datastore, path, sha256, file)
+            return
+    name, pinned = dataset_name(settings), dataset_version(settings)
+    if find_version(workspace, name, pinned) is None:
+        return
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as folder:
+        fetched, known = fetch(workspace, name, pinned, Path(folder))
+        if fetched.suffix.lower() != file.suffix.lower():
+            raise UsageError(
+                f"data set {name} {known.version} is a {fetched.suffix} file",
+                f"set DATA_PATH to a file that ends so; {file.name} is not here",
+            )
+        fetched.replace(file)

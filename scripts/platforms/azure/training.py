@@ -19,7 +19,7 @@ from scripts.dataset import data_path, file_sha256
 from scripts.errors import UsageError
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.compute import ensure_cluster
-from scripts.platforms.azure.data import DataVersion, ensure_data
+from scripts.platforms.azure.data import DataVersion, ensure_data, restore_data
 from scripts.platforms.azure.environment import ensure_environment
 from scripts.platforms.azure.place import place
 from scripts.platforms.azure.streaming import ENDED, Follower, failure
@@ -65,6 +65,14 @@ class Cluster:
             run = self._submit(tracking, marker, inputs, file, data["sha256"], params)
         status = Follower(run).follow("`make train` goes on with it")
         return self._collect(context, tracking, run, status)
+
+    def restore(self, context: Context, file: Path) -> None:
+        # What is written elsewhere would stay in the container.
+        if not file.resolve().is_relative_to(self.root.resolve()):
+            return
+        tracking = cast("AzureTracking", context.platform.tracking)
+        known = context.records.find("data") or {}
+        restore_data(tracking.workspace, self.settings, file, known.get("sha256"))
 
     def _begun(self, context: Context, tracking: AzureTracking, marker: Marker, inputs: str) -> Any:
         """The run that an earlier call submitted from the same inputs and did not see to its end."""

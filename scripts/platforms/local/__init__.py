@@ -23,6 +23,9 @@ class InThisProcess:
     def train(self, context: Context, fit: Callable[[Context], Result]) -> Result:
         return fit(context)
 
+    def restore(self, context: Context, file: Path) -> None:
+        return
+
 
 class LocalPlatform:
     """Everything on this machine: containers where a Docker engine runs, processes where not."""
