@@ -59,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: the sandbox needs {', '.join(missing)}", file=sys.stderr)
         print("  mend: install them, or set RUNNER=here or venv where they are", file=sys.stderr)
         return 2
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
     # Azure has engines of its own, whatever the caller's runner may use.
     standin = StandIn(folder, Path(__file__).parents[3], docker=engine_answers(), port=options.port)
     script = folder / "sandbox.sh"
@@ -79,9 +82,6 @@ def main(argv: list[str] | None = None) -> int:
         "Ctrl-C ends it, and all it holds is gone; `make clean` there forgets the records of it.",
         flush=True,
     )
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
     try:
         ended.wait()
     finally:
