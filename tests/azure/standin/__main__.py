@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import sys
-import threading
 from pathlib import Path
 from shutil import which
 
@@ -59,9 +58,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: the sandbox needs {', '.join(missing)}", file=sys.stderr)
         print("  mend: install them, or set RUNNER=here or venv where they are", file=sys.stderr)
         return 2
-    ended = threading.Event()
+    # A pipe, for a handler that sets an event may interrupt the very one that waits for it.
+    ended, end = os.pipe()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda *_: os.write(end, b"."))
     # Azure has engines of its own, whatever the caller's runner may use.
     standin = StandIn(folder, Path(__file__).parents[3], docker=engine_answers(), port=options.port)
     script = folder / "sandbox.sh"
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         flush=True,
     )
     try:
-        ended.wait()
+        os.read(ended, 1)
     finally:
         standin.close()
         script.unlink(missing_ok=True)
