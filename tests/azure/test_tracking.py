@@ -120,6 +120,33 @@ print(json.dumps([version.version, made]))
     assert listed == [1]
 
 
+def test_who_lost_the_lock_registers_nothing(clone: AzureClone) -> None:
+    run_id = do(clone, RUN + "print(json.dumps(run_id))")
+    said = do(
+        clone,
+        f"""
+import time
+from scripts.platforms.azure import lease
+lease.RENEW = 0.1
+find = tracking.run
+def meanwhile(run_id):
+    store = tracking.workspace.get_default_datastore()
+    blob = store.blob_service.get_blob_client(store.container_name, "slipway/leases/register-lost")
+    from azureml._vendor.azure_storage.blob import BlobLeaseClient
+    BlobLeaseClient(blob).break_lease(0)
+    time.sleep(3)
+    return find(run_id)
+tracking.run = meanwhile
+try:
+    print(json.dumps(str(tracking.register("lost", {run_id!r}, {{}}))))
+except SlipwayError as error:
+    print(json.dumps(error.message))
+""",
+    )
+    assert said.startswith("the lock on registering lost was lost")
+    assert do(clone, "print(json.dumps(len(tracking.versions('lost'))))") == 0
+
+
 def test_a_download_that_breaks_leaves_nothing_half(clone: AzureClone) -> None:
     run_id = do(clone, RUN + "print(json.dumps(run_id))")
     faults = clone.standin.world.faults

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -21,34 +21,61 @@ RENEW = 20.0
 #: How long to wait for another holder.
 LIMIT = 300.0
 PAUSE = 2.0
+#: What storage answers to the renewal of a lease that is gone or another's.
+LOST = (404, 409, 412)
 
 
 @contextmanager
-def leased(datastore: Any, name: str, doing: str) -> Iterator[None]:
-    """Hold the lease called `name`; SlipwayError if another machine keeps it for five minutes."""
+def leased(datastore: Any, name: str, doing: str) -> Iterator[Callable[[], None]]:
+    """Hold the lease called `name`; SlipwayError if another machine keeps it for five minutes.
+
+    Gives a check to be made right before what must not be done twice: SlipwayError if the lease was
+    lost meanwhile.
+    """
     blob = datastore.blob_service.get_blob_client(
         container=datastore.container_name, blob=f"slipway/leases/{name}"
     )
     _make(blob)
-    lease = _acquire(blob, doing)
-    done = threading.Event()
-
-    def renew() -> None:
-        while not done.wait(RENEW):
-            # A renewal that failed is tried again; the lease outlives two of them.
-            with suppress(Exception):
-                lease.renew()
-
-    thread = threading.Thread(target=renew, daemon=True)
+    held = _Held(*_acquire(blob, doing), doing)
+    thread = threading.Thread(target=held.renew, daemon=True)
     thread.start()
     try:
-        yield
+        yield held.check
     finally:
-        done.set()
+        held.done.set()
         thread.join()
         # What is not given back ends by itself.
         with suppress(Exception):
-            lease.release()
+            held.lease.release()
+
+
+class _Held:
+    """A lease, and until when it is ours for certain."""
+
+    def __init__(self, lease: Any, since: float, doing: str) -> None:
+        self.lease, self.doing = lease, doing
+        self.done = threading.Event()
+        self._until = since + SECONDS
+
+    def renew(self) -> None:
+        while not self.done.wait(RENEW):
+            asked = time.monotonic()
+            try:
+                self.lease.renew()
+                self._until = asked + SECONDS
+            except Exception as error:
+                # Tried again otherwise; the lease outlives two renewals that failed.
+                if getattr(error, "status_code", None) in LOST:
+                    self._until = asked
+                    return
+
+    def check(self) -> None:
+        if time.monotonic() >= self._until:
+            raise SlipwayError(
+                f"the lock on {self.doing} was lost: storage did not answer for {SECONDS} s, "
+                "or somebody broke the lease",
+                "run the verb again",
+            )
 
 
 def _make(blob: Any) -> None:
@@ -61,15 +88,17 @@ def _make(blob: Any) -> None:
                 raise
 
 
-def _acquire(blob: Any, doing: str) -> Any:
+def _acquire(blob: Any, doing: str) -> tuple[Any, float]:
+    """The lease, and when it began at the earliest."""
     until, told = time.monotonic() + LIMIT, False
     while True:
+        asked = time.monotonic()
         try:
-            return blob.acquire_lease(lease_duration=SECONDS)
+            return blob.acquire_lease(lease_duration=SECONDS), asked
         except Exception as error:
             if getattr(error, "status_code", None) != 409:
                 raise
-            if time.monotonic() > until:
+            if asked > until:
                 raise SlipwayError(
                     f"another machine has been {doing} for {LIMIT:.0f} s",
                     "see which CI job or colleague that is, then run the verb again",

@@ -109,11 +109,12 @@ class AzureTracking:
         with explained(f"model {name}"):
             with silenced():
                 datastore = self.workspace.get_default_datastore()
-            with leased(datastore, f"register-{name}", f"registering {name}"):
+            with leased(datastore, f"register-{name}", f"registering {name}") as still_ours:
                 found = next((item for item in self.versions(name) if item.run_id == run_id), None)
                 if found is not None:
                     return found, False
                 run = self.run(run_id)
+                still_ours()
                 with silenced():
                     # The tags go into this call: a version that exists is never half-made.
                     made = run.register_model(
