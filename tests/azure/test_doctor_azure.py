@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.azure.clusters import attach_cluster
 from tests.azure.conftest import AzureClone
-from tests.azure.standin import providers, taken, vaults
+from tests.azure.standin import aci, providers, taken, vaults
 from tests.azure.standin.access import only
+from tests.azure.standin.aks import clusters
 from tests.azure.standin.world import APP_OBJECT, SUBSCRIPTION
 
 pytestmark = pytest.mark.azure
@@ -32,6 +34,7 @@ def test_an_empty_subscription_is_well(azure_clone: AzureClone) -> None:
     assert "storage account kiln42amlsa is free" in told
     assert "registry kiln42amlcr is free" in told
     assert "vault Kiln42-AML-KV is free" in told
+    assert "azure container instances: centralus has groups of 1 CPU and 1.5 GB" in told
     assert lines(printed, "note") == [
         f"azure group: {GROUP} is not there; `make provision` makes it"
     ]
@@ -61,6 +64,37 @@ def test_every_problem_is_told_at_once_each_with_its_mend(azure_clone: AzureClon
     assert "vault Kiln42-AML-KV: " in told
     assert told.count("set another BASE_NAME") == 2
     assert "set one of STANDARD_" in told
+
+
+def test_where_it_shall_be_deployed_is_looked_at(
+    azure_clone: AzureClone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aci, "MOST_CPU", 2)
+    world = azure_clone.standin.world
+    taken.take(world, "Microsoft.Web/sites", "kiln-app")
+    azure_clone.save(DEPLOY_TARGET="webapp", WEBAPP_DEPLOYMENT_NAME="kiln-app", DEPLOY_CPU="4")
+    told = "\n".join(lines(azure_clone.run("doctor", code=2), "problem"))
+    assert "azure web app: kiln-app: Hostname 'kiln-app' already exists" in told
+    assert "set another WEBAPP_DEPLOYMENT_NAME" in told
+    assert "azure container instances: centralus has no groups of 4 CPU and 1.5 GB" in told
+    assert "set DEPLOY_CPU to 2 and DEPLOY_MEMORY_GB to 16 at most, or another LOCATION" in told
+
+
+def test_the_cluster_is_attached_and_runs(azure_clone: AzureClone) -> None:
+    azure_clone.save(DEPLOY_TARGET="aks", AKS_COMPUTE_NAME="kiln-aks", AKS_DEPLOYMENT_NAME="kiln")
+    azure_clone.run("provision")
+    (told,) = lines(azure_clone.run("doctor", code=2), "problem")
+    assert "AKS_COMPUTE_NAME=kiln-aks is no compute of the workspace kiln-ws" in told
+    assert "attach an AKS cluster" in told
+    place = azure_clone.records["provision"]
+    cluster = attach_cluster(
+        azure_clone.standin, place["workspace_id"], place["registry_id"], "kiln-aks"
+    )
+    assert "azure kubernetes: the cluster kubernetes runs" in azure_clone.run("doctor")
+    clusters(azure_clone.standin.world)[cluster.lower()].stopped = True
+    (told,) = lines(azure_clone.run("doctor", code=2), "problem")
+    assert "the cluster kubernetes is stopped" in told
+    assert "az aks start --resource-group clusters --name kubernetes" in told
 
 
 def test_a_region_that_has_nothing_is_named(azure_clone: AzureClone) -> None:

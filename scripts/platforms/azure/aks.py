@@ -47,7 +47,7 @@ class Kubernetes(AzureService):
         return self.settings.require("AKS_DEPLOYMENT_NAME").lower()
 
     @cached_property
-    def _cluster(self) -> tuple[str, str, str]:
+    def cluster(self) -> tuple[str, str, str]:
         """Resource group, name and region of the cluster that the workspace calls AKS_COMPUTE_NAME."""
         compute = self.settings.require("AKS_COMPUTE_NAME")
         found: Mapping[str, Any] = (
@@ -80,7 +80,7 @@ class Kubernetes(AzureService):
         where = f"-n {NAMESPACE} -o json --ignore-not-found"
         said = self._run(
             f"kubectl get deployment,service {self._name} {where}",
-            doing=f"asking the cluster {self._cluster[1]}",
+            doing=f"asking the cluster {self.cluster[1]}",
         )
         items = {item["kind"]: item for item in _json(said).get("items") or []}
         deployment = items.get("Deployment")
@@ -201,7 +201,7 @@ class Kubernetes(AzureService):
         reasons = sorted({reason for pod in pods.get("items") or [] for reason in _waiting(pod)})
         hint = ""
         if any("Pull" in reason for reason in reasons):
-            group, name, _ = self._cluster
+            group, name, _ = self.cluster
             hint = (
                 f" (may the cluster pull? az aks update --resource-group {group} --name {name}"
                 f" --attach-acr {self.ground.place.registry})"
@@ -227,7 +227,7 @@ class Kubernetes(AzureService):
         code, said = self._invoke(command, doing=doing)
         if code:
             raise SlipwayError(
-                f"kubectl on the cluster {self._cluster[1]}: {_last(said)}",
+                f"kubectl on the cluster {self.cluster[1]}: {_last(said)}",
                 "see what the cluster is at: az aks show --query powerState; then try again",
             )
         return said
@@ -236,7 +236,7 @@ class Kubernetes(AzureService):
         self, command: str, *, manifest: str | None = None, doing: str | None = None
     ) -> tuple[int, str]:
         """Run a command in the cluster; its exit code and what it printed."""
-        group, name, _ = self._cluster
+        group, name, _ = self.cluster
         call = ("aks", "command", "invoke", "--resource-group", group, "--name", name)
         with tempfile.TemporaryDirectory(prefix="slipway-aks-") as folder:  # 0700
             more: tuple[str, ...] = ()
@@ -250,7 +250,7 @@ class Kubernetes(AzureService):
 
     @property
     def _host(self) -> str:
-        return f"{self.ground.label(self._name)}.{self._cluster[2]}.cloudapp.azure.com"
+        return f"{self.ground.label(self._name)}.{self.cluster[2]}.cloudapp.azure.com"
 
     def _url(self, *, secure: bool | None = None) -> str:
         if secure is None:

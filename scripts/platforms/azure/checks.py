@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from functools import partial
@@ -13,12 +13,13 @@ from typing import Any
 
 from scripts.checks.finding import Finding, ok, problem
 from scripts.errors import SlipwayError, UsageError
-from scripts.platforms.azure import holdings, login, names, template
+from scripts.platforms.azure import holdings, login, names, targets, template
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.holdings import Holdings
 from scripts.platforms.azure.names import Names
 from scripts.platforms.azure.place import place
 from scripts.platforms.azure.refusals import RBAC
+from scripts.platforms.azure.targets import Ask
 from scripts.settings import Settings
 
 #: The oldest az whose commands are as ours.
@@ -41,8 +42,6 @@ TARGETS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "webapp": {"Microsoft.Web": ("sites", "serverFarms")},
     "aks": {"Microsoft.ContainerService": ("managedClusters",)},
 }
-
-Ask = Callable[[], Sequence[Finding]]
 
 
 def findings(root: Path, settings: Settings, az: Az) -> Iterator[Finding]:
@@ -69,6 +68,7 @@ def findings(root: Path, settings: Settings, az: Az) -> Iterator[Finding]:
         ("azure roles", partial(_rights, settings, az, found)),
         ("azure sizes", partial(_sizes, settings, az)),
         *_taken(settings, az, found, wanted),
+        *targets.questions(root, settings, az, found),
     ]
     if not settings.ROLE_ASSIGNMENTS:
         questions.append(("azure role assignments", partial(_assigned, root, settings, az, found)))
@@ -115,9 +115,8 @@ def _provisioned(found: Holdings, wanted: Names) -> Finding:
 
 def needed(settings: Settings) -> Mapping[str, Sequence[str]]:
     """The resource types by provider that a run will make."""
-    targets = {settings.DEPLOY_TARGET, *(("aci",) if settings.ACI_DEPLOYMENT_NAME else ())}
     types: dict[str, Sequence[str]] = dict(NEEDED)
-    for target in sorted(targets):
+    for target in sorted(targets.targets(settings)):
         types |= TARGETS[target]
     return types
 
