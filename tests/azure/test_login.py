@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from scripts.errors import SlipwayError
 from scripts.platforms.azure import login
 from scripts.settings import Settings
 from tests.azure.conftest import AzureClone
@@ -124,6 +129,54 @@ def test_another_tenant_and_another_subscription_are_named(azure_clone: AzureClo
     assert SUBSCRIPTION in printed
     azure_clone.save(SUBSCRIPTION_ID=SUBSCRIPTION, TENANT_ID=other)
     assert "check TENANT_ID" in azure_clone.run("login", code=2)
+
+
+class Host(BaseHTTPRequestHandler):
+    """What gives a CI job its token: GitHub's service to GET, Azure DevOps' to POST."""
+
+    def give(self, field: str, **expected: str) -> None:
+        query = dict(parse_qsl(urlsplit(self.path).query))
+        right = self.headers["Authorization"] == "Bearer of-the-job" and query == expected
+        self.send_response(200 if right else 403)
+        self.end_headers()
+        self.wfile.write(json.dumps({field: "the token"}).encode())
+
+    def do_GET(self) -> None:
+        self.give("value", run="1", audience=login.AUDIENCE)
+
+    def do_POST(self) -> None:
+        self.give("oidcToken", **{"api-version": "7.1", "serviceConnectionId": "c-1"})
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def host() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Host) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("bearer", ["of-the-job", "of-another"])
+def test_github_and_azure_devops_are_asked_for_the_jobs_token(host: str, bearer: str) -> None:
+    """Sources: GitHub, "OpenID Connect reference"; Azure DevOps REST, "Oidctoken - Create"."""
+    github = {
+        "ACTIONS_ID_TOKEN_REQUEST_URL": f"{host}/token?run=1",
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN": bearer,
+    }
+    devops = {
+        "SYSTEM_OIDCREQUESTURI": f"{host}/oidctoken",
+        "SYSTEM_ACCESSTOKEN": bearer,
+        "AZURESUBSCRIPTION_SERVICE_CONNECTION_ID": "c-1",
+    }
+    for environ in (github, devops):
+        if bearer == "of-the-job":
+            assert login.federated_token(environ) == "the token"
+        else:
+            with pytest.raises(SlipwayError, match=r"127.0.0.1 gave no token .* \(HTTP 403\)"):
+                login.federated_token(environ)
 
 
 @pytest.mark.azure
