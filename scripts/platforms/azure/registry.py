@@ -13,6 +13,7 @@ import os
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import Any
 
 from scripts import console
 from scripts.errors import SlipwayError, UsageError
-from scripts.platforms.azure.az import Az
+from scripts.platforms.azure.az import STILL, Az
 from scripts.platforms.azure.place import Place
 from scripts.platforms.azure.refusals import AzureError
 from scripts.settings import without_secrets
@@ -31,6 +32,8 @@ from scripts.settings import without_secrets
 NOBODY = "00000000-0000-0000-0000-000000000000"
 #: skopeo tries again by itself what broke on the way.
 RETRIES = "4"
+#: It gives up a transfer that takes longer.
+TIMEOUT = "60m"
 
 
 @dataclass(frozen=True)
@@ -147,20 +150,29 @@ class Registry:
 
     def _skopeo(self, *arguments: str) -> bytes:
         """What skopeo prints; an error of one line with the mend if it fails."""
+        command = ["skopeo", "--insecure-policy", "--command-timeout", TIMEOUT, *arguments]
+        pipe, began = subprocess.PIPE, time.monotonic()
         try:
-            done = subprocess.run(
-                ["skopeo", "--insecure-policy", *arguments],
-                env=without_secrets(),
-                capture_output=True,
-            )
+            child = subprocess.Popen(command, env=without_secrets(), stdout=pipe, stderr=pipe)
         except FileNotFoundError:
             raise UsageError(
                 "skopeo is not installed here, which images are pushed with",
                 "start Docker (the toolbox has it), or install it: apt-get install skopeo",
             ) from None
-        if done.returncode:
-            raise self._explain(done.stderr.decode("utf-8", "replace"))
-        return done.stdout
+        with child:
+            try:
+                while True:
+                    try:
+                        printed, said = child.communicate(timeout=STILL)
+                        break
+                    except subprocess.TimeoutExpired:
+                        spent = time.monotonic() - began
+                        console.step(f"waiting for {self.server}: {spent:.0f} s so far")
+            finally:
+                child.kill()
+        if child.returncode:
+            raise self._explain(said.decode("utf-8", "replace"))
+        return printed
 
     def _explain(self, said: str) -> SlipwayError:
         lines = [line for line in said.strip().splitlines() if "level=fatal" in line]
