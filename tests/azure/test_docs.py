@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,8 +104,17 @@ def test_the_sandbox_starts_and_says_that_it_is_not_azure(reader: AzureClone) ->
         script = reader.path / "build" / "sandbox" / "sandbox.sh"
         assert script.exists()
         assert script.stat().st_mode & 0o077 == 0
+        # Azure is the stand-in there, and packages come from where they always do.
+        probe = (
+            "import os, urllib.request as r; print(r.getproxies()['https'], "
+            "*(bool(r.proxy_bypass(h)) for h in ('management.azure.com', 'deb.debian.org')), "
+            "open(os.environ['SSL_CERT_FILE']).read().count('BEGIN CERTIFICATE') > 1)"
+        )
+        typed = f'. {shlex.quote(str(script))} && exec {shlex.quote(sys.executable)} -c "{probe}"'
+        seen = subprocess.run(["sh", "-c", typed], env=environment, capture_output=True, text=True)
         sandbox.send_signal(signal.SIGTERM)
         sandbox.wait(30)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+ False True True\n", seen.stdout), seen
     assert "THIS IS NOT AZURE" in printed
     assert "make all" in printed
     assert not script.exists()

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from shutil import which
 
+import certifi
+
 from tests.azure.standin.standin import StandIn, engine_answers
 from tests.azure.standin.world import APP, SUBSCRIPTION, TENANT
 
@@ -28,6 +30,22 @@ NEEDED = {
     "docker-registry": "apt-get install docker-registry",
     "skopeo": "apt-get install skopeo",
 }
+
+#: Where packages come from: the stand-in has none, so these are asked as if it were not there.
+PACKAGES = ("deb.debian.org", "security.debian.org", "pypi.org", "files.pythonhosted.org")
+
+
+def surroundings(standin: StandIn, folder: Path) -> dict[str, str]:
+    """What a shell needs so that Azure is the stand-in, and packages still come from where they do."""
+    # Where certificates were named, SSL_CERT_FILE already holds this machine's as well.
+    known = os.environ.get("SSL_CERT_FILE") or certifi.where()
+    trusted = folder / "trusted.pem"
+    trusted.write_bytes(standin.world.ca_file.read_bytes() + Path(known).read_bytes())
+    return {
+        **standin.environment(folder / "home"),
+        **dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"), str(trusted)),
+        **dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(PACKAGES)),
+    }
 
 
 def settings_text(standin: StandIn) -> str:
@@ -67,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     script = folder / "sandbox.sh"
     # A login of a sandbox before this one opens nothing here.
     shutil.rmtree(folder / "home" / ".azure", ignore_errors=True)
-    environment = standin.environment(folder / "home")
+    environment = surroundings(standin, folder)
     text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
     script.unlink(missing_ok=True)
     handle = os.open(script, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
