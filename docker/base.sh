@@ -19,6 +19,9 @@ pull() {
     limit "$1" docker pull --quiet --platform linux/amd64 "$2" >"$log" 2>&1
 }
 
+# Its own last line says no more than that it failed.
+why_bootstrap_failed() { sed -n 's/^E: //p' "$log" | head -n 1; }
+
 # A tarball of the smallest Debian, without manuals, as Debian's own slim image is.
 bootstrap() {
     set -- --variant=minbase --include=ca-certificates --architectures=amd64 \
@@ -34,7 +37,7 @@ if [ "${1:-}" = --tar ]; then
     make_build_dir docker
     log=$ROOT/build/docker/base.log tar=$2
     say "base: making it with mmdebstrap (half a minute)"
-    bootstrap || die 1 "mmdebstrap failed: $(grep -E '^E:' "$log" | tail -n 1)"
+    bootstrap || die 1 "mmdebstrap failed: $(why_bootstrap_failed)"
     exit
 fi
 
@@ -88,7 +91,7 @@ if ! bootstrap; then
         die 2 "mmdebstrap may not make an image as this user (build/docker/base.log)" \
             "Install uidmap (apt-get install uidmap), or run \`make base-image\` once as root."
     fi
-    die 2 "mmdebstrap failed: $(grep -E '^E:' "$log" | tail -n 1)" \
+    die 2 "mmdebstrap failed: $(why_bootstrap_failed)" \
         "All of it: build/docker/base.log. Or name a local Debian bookworm image in BASE_IMAGE."
 fi
 docker import --platform linux/amd64 "$tar" "$name" >"$log" 2>&1 ||

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -32,6 +33,8 @@ TASK = "slipway-task.yaml"
 LIMIT = 3600
 #: Lines of a failed build's log that are shown.
 LOG_TAIL = 15
+#: How BuildKit's log names a step that it begins.
+STEP = re.compile(r"#\d+ (\[[^]]*\d+/\d+\] (?:RUN|COPY) .*)")
 
 
 class Builds:
@@ -48,7 +51,9 @@ class Builds:
     ) -> None:
         """Build `stage` of the Dockerfile in `context` and keep it as `repository`:`tag` there."""
         task = self.task(stage, repository, tag, labels, self.base())
-        console.step(f"the registry builds the {stage} image (no Docker engine is reachable here)")
+        console.step(
+            f"the registry builds the {stage} image (no Docker engine is reachable here): some minutes"
+        )
         with tempfile.TemporaryDirectory(prefix="slipway-context-") as folder:
             copy = Path(folder) / "context"
             shutil.copytree(context, copy, ignore=shutil.ignore_patterns("__pycache__", ".git"))
@@ -60,6 +65,8 @@ class Builds:
                 for line in self.az.lines(*command, *platform, "--file", TASK, str(copy)):
                     if line.strip():
                         last.append(line.rstrip())
+                    if step := begun(line):
+                        console.step(f"| {step}")
             except AzureError as error:
                 if not last:
                     raise
@@ -67,7 +74,7 @@ class Builds:
                 raise SlipwayError(
                     f"building the {stage} image in {self.registry.server} failed."
                     f" The end of its log:{shown}",
-                    error.mend or "mend what the log says, then run the verb again",
+                    error.mend or _mend(shown),
                 ) from None
 
     def task(
@@ -92,6 +99,7 @@ class Builds:
         name = f"{self.registry.server}/{BASE}:{BASE_TAG}"
         if self.registry.digest(BASE, BASE_TAG) is not None:
             return name
+        console.step("making a Debian base image, once for this registry (half a minute)")
         with tempfile.TemporaryDirectory(prefix="slipway-base-") as folder:
             tar = Path(folder) / "base.tar"
             done = subprocess.run(
@@ -112,6 +120,28 @@ class Builds:
             except OSError as error:
                 raise UsageError(f"the base image: {error}", "free some disk space") from None
         return name
+
+
+def begun(line: str) -> str | None:
+    """What a person is shown of a line of BuildKit's log: the step that it begins, if it does.
+
+    >>> begun("#9 [base 2/4] RUN --mount=type=secret,id=ca sh /usr/local/bin/fetch.sh apt-get update")
+    '[base 2/4] RUN apt-get update'
+    """
+    found = STEP.match(line)
+    if found is None:
+        return None
+    return re.sub(r"--mount=\S* *|sh /usr/local/bin/fetch\.sh ", "", found[1])[:90]
+
+
+def _mend(log: str) -> str:
+    """What to do about a build that failed."""
+    if UPSTREAM in log and "metadata" in log:
+        return (
+            "the registry has no way to Docker Hub: install mmdebstrap here, or name in BASE_IMAGE a"
+            " Debian bookworm image that it can pull; then run the verb again"
+        )
+    return "mend what the log says, then run the verb again"
 
 
 def layout(tar: Path, folder: Path) -> Path:
