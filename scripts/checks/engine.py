@@ -34,9 +34,7 @@ def has_engine() -> bool:
 def docker(root: Path, settings: Settings) -> Iterator[Finding]:
     """The engine answers, the client can build, and there is room for images."""
     if not has_engine():
-        yield Finding(
-            "note", "docker", "no engine: everything works but building images (venv mode)"
-        )
+        yield Finding("note", "docker", "no engine (venv mode): no image can be built here")
         return
     import docker as client
 

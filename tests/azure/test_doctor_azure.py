@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from tests.azure.clusters import attach_cluster
@@ -35,6 +38,7 @@ def test_an_empty_subscription_is_well(azure_clone: AzureClone) -> None:
     assert "registry kiln42amlcr is free" in told
     assert "vault Kiln42-AML-KV is free" in told
     assert "azure container instances: centralus has groups of 1 CPU and 1.5 GB" in told
+    assert "azure images: " in told
     assert lines(printed, "note") == [
         f"azure group: {GROUP} is not there; `make provision` makes it"
     ]
@@ -95,6 +99,21 @@ def test_the_cluster_is_attached_and_runs(azure_clone: AzureClone) -> None:
     (told,) = lines(azure_clone.run("doctor", code=2), "problem")
     assert "the cluster kubernetes is stopped" in told
     assert "az aks start --resource-group clusters --name kubernetes" in told
+
+
+def test_what_builds_the_images_and_what_is_missing_for_it(
+    azure_clone: AzureClone, tmp_path: Path
+) -> None:
+    told = "\n".join(lines(azure_clone.run("doctor", SLIPWAY_ENGINE="none"), "ok"))
+    assert "azure images: the registry builds them, from a base that " in told
+    # A machine with az and nothing else.
+    for name in ("az", "python", "bash", "sh", "env", "git", "make", "flock"):
+        if found := shutil.which(name):
+            (tmp_path / name).symlink_to(found)
+    printed = azure_clone.run("doctor", code=2, SLIPWAY_ENGINE="none", PATH=str(tmp_path))
+    (told,) = lines(printed, "problem")
+    assert "azure images: skopeo is not installed" in told
+    assert "apt-get install skopeo" in told
 
 
 def test_a_region_that_has_nothing_is_named(azure_clone: AzureClone) -> None:

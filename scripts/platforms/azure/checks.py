@@ -13,7 +13,7 @@ from typing import Any
 
 from scripts.checks.finding import Finding, ok, problem
 from scripts.errors import SlipwayError, UsageError
-from scripts.platforms.azure import holdings, login, names, targets, template
+from scripts.platforms.azure import holdings, images, login, names, targets, template
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.holdings import Holdings
 from scripts.platforms.azure.names import Names
@@ -47,6 +47,7 @@ TARGETS: Mapping[str, Mapping[str, Sequence[str]]] = {
 def findings(root: Path, settings: Settings, az: Az) -> Iterator[Finding]:
     """Everything that a run needs of Azure; what depends on a login waits for it."""
     yield from _version(az)
+    yield from images.findings(settings)
     if settings.SUBSCRIPTION_ID is None:
         yield problem("azure login", "SUBSCRIPTION_ID is not set", "set SUBSCRIPTION_ID in .env")
         return

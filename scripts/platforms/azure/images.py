@@ -8,16 +8,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from scripts import console
+from scripts.checks.finding import Finding, ok, problem
 from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.azure.az import Az
-from scripts.platforms.azure.builds import Builds
+from scripts.platforms.azure.builds import UPSTREAM, Builds
 from scripts.platforms.azure.place import place
 from scripts.platforms.azure.registry import Held, NotThere, Registry
 from scripts.platforms.base import Image
@@ -135,6 +137,25 @@ class AzureImages:
         """Repository and tag of a reference to the registry."""
         repository, _, tag = reference.removeprefix(f"{self.registry.server}/").rpartition(":")
         return repository, tag
+
+
+def findings(settings: Settings) -> Iterator[Finding]:
+    """Whether images can be built and pushed from here."""
+    if shutil.which("skopeo") is None:
+        yield problem(
+            "azure images",
+            "skopeo is not installed, which they are pushed and looked up with",
+            "start Docker (the toolbox has it), or install it: apt-get install skopeo",
+        )
+    elif has_engine():
+        yield ok("azure images", "the Docker engine builds them, skopeo pushes them")
+    elif settings.BASE_IMAGE:
+        yield ok("azure images", f"the registry builds them, from {settings.BASE_IMAGE}")
+    else:
+        base = (
+            "mmdebstrap makes here" if shutil.which("mmdebstrap") else f"it takes from {UPSTREAM}"
+        )
+        yield ok("azure images", f"the registry builds them, from a base that {base}")
 
 
 def has_engine() -> bool:
