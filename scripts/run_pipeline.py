@@ -10,7 +10,8 @@ from scripts.verb import Context, Result, run_verb
 def run(context: Context) -> Result:
     """Run it and wait; *kept* if its candidate was not better than the champion."""
     wait = context.call.get("WAIT", "1").lower() not in ("0", "no", "false")
-    record = dict(context.platform.pipelines.run(wait=wait))
+    params = context.call.get("PARAMS", "")
+    record = dict(context.platform.pipelines.run(wait=wait, params=params))
     return Result(record.pop("message"), record, record.pop("outcome"))
 
 

@@ -228,8 +228,11 @@ class Pipelines(Protocol):
     def publish(self) -> Mapping[str, Any]:
         """Publish the pipeline under TRAINING_PIPELINE_NAME and version BUILD_BUILDID; its record."""
 
-    def run(self, *, wait: bool) -> Mapping[str, Any]:
-        """Run the published pipeline; without `wait` it is only named, for a job that runs it."""
+    def run(self, *, wait: bool, params: str = "") -> Mapping[str, Any]:
+        """Run the published pipeline with PARAMS; without `wait` it is only named, for a job that runs it.
+
+        Called again after an interruption it goes on with the run that was begun.
+        """
 
 
 class Platform(Protocol):

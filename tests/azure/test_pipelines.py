@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,37 @@ def test_the_gate_can_be_left_out_and_a_better_candidate_replaces_what_came_in(
     assert clone.records["run-pipeline"]["outcome"] == "done"
     assert clone.records["run-pipeline"]["model_version"] == before + 2
     assert model_versions(clone)[-1]["kvTags"]["decision"] == "promoted"
+
+
+def test_an_interrupted_call_goes_on_with_its_run(clone: AzureClone) -> None:
+    slow = rooms.REGRESSOR_ESTIMATOR.replace(
+        "def build_estimator(parameters):\n",
+        "def build_estimator(parameters):\n    import time; time.sleep(8)\n",
+    )
+    (clone.path / "model" / "estimator.py").write_text(slow)
+    clone.run("publish_pipeline", BUILD_BUILDID="109")
+    asked = {"BUILD_BUILDID": "109", "PARAMS": "alpha=2.5"}
+    child = clone.start("run_pipeline", **asked)
+    assert child.stdout is not None
+    seen = ""
+    for line in child.stdout:
+        seen += line
+        # The run may be there already, though its id was not told yet.
+        if "running pipeline" in line:
+            child.send_signal(signal.SIGINT)
+            break
+    rest, _ = child.communicate(timeout=60)
+    assert child.returncode == 130, rest
+    (run_id,) = re.findall(r"run (\S+): https://", seen + rest)
+    assert "the same `make run-pipeline` goes on with it" in rest
+    said = clone.run("run_pipeline", **asked)
+    assert f"going on with run {run_id}" in said
+    assert "running pipeline" not in said
+    assert clone.records["run-pipeline"]["run_id"] == run_id
+    (train, *_) = [run for run in runs(clone).values() if run["parentRunId"] == run_id]
+    assert train["tags"]["alpha"] == "2.5"
+    # It was seen to its end: the next call begins another one.
+    assert "going on" not in clone.run("run_pipeline", BUILD_BUILDID="109", PARAMS="alpha=2")
 
 
 def test_a_job_elsewhere_may_run_it(clone: AzureClone) -> None:

@@ -7,21 +7,20 @@ its blanks and quotes percent-encoded, as the command goes through a shell.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from scripts import console
-from scripts.errors import Refused, SlipwayError, UsageError
+from scripts.errors import UsageError
 from scripts.platforms import open_records
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.compute import ensure_cluster
 from scripts.platforms.azure.data import dataset_name, dataset_version, ensure_data, find_version
 from scripts.platforms.azure.environment import ensure_environment
-from scripts.platforms.azure.job import NONE, OUTCOME, REASON, VERSION
+from scripts.platforms.azure.job import NONE
+from scripts.platforms.azure.pipeline_runs import PipelineRuns
 from scripts.platforms.azure.place import place
-from scripts.platforms.azure.streaming import ENDED, FAULT_PAUSES, Follower, ask_to_cancel
 from scripts.platforms.azure.submission import (
     code_copy,
     inputs_hash,
@@ -30,13 +29,12 @@ from scripts.platforms.azure.submission import (
     variables,
 )
 from scripts.platforms.azure.tracking import AzureTracking
-from scripts.platforms.azure.workspace import enduring, explained, silenced
+from scripts.platforms.azure.workspace import explained, silenced
 from scripts.records import write_atomic
 from scripts.settings import Settings
 
 #: The version where no CI build gave one.
 NO_BUILD = "local"
-PAUSE = 3.0
 
 
 class AzurePipelines:
@@ -49,7 +47,6 @@ class AzurePipelines:
         self.tracking = AzureTracking(root, settings, az)
         self.name = settings.TRAINING_PIPELINE_NAME or f"{settings.require('MODEL_NAME')}-training"
         self.version = settings.BUILD_BUILDID or NO_BUILD
-        self.experiment = settings.EXPERIMENT_NAME or settings.require("MODEL_NAME")
 
     def publish(self) -> Mapping[str, Any]:
         from scripts.platforms.azure.images import AzureImages
@@ -168,20 +165,21 @@ class AzurePipelines:
             with explained(f"pipeline {item.name}"), silenced():
                 item.disable()
 
-    def run(self, *, wait: bool) -> Mapping[str, Any]:
-        workspace = self.tracking.workspace
-        found = [item for item in self._active(workspace) if item.version == self.version]
+    def run(self, *, wait: bool, params: str = "") -> Mapping[str, Any]:
+        found = [
+            item for item in self._active(self.tracking.workspace) if item.version == self.version
+        ]
         if not found:
             raise UsageError(
                 f"no pipeline {self.name} of version {self.version} is published",
                 "run `make publish-pipeline` with the same BUILD_BUILDID",
             )
-        published = found[0]
+        published, runs = found[0], PipelineRuns(self.root, self.settings, self.tracking)
         record: dict[str, Any] = {
             "pipeline_id": str(published.id),
             "pipeline_name": self.name,
             "pipeline_version": self.version,
-            "experiment": self.experiment,
+            "experiment": runs.experiment,
             "run_id": None,
             "model_version": None,
             "outcome": "done",
@@ -191,73 +189,4 @@ class AzurePipelines:
         if not wait:
             named = f"pipeline {self.name} {self.version} is {published.id}"
             return {**record, "message": f"{named}, for a job to run ({file.name})"}
-        run = self._submit(workspace, published)
-        status = self._follow(run)
-        return {**record, "run_id": str(run.id), **self._outcome(run, status)}
-
-    def _submit(self, workspace: Any, published: Any) -> Any:
-        settings = self.settings
-        parameters = {
-            "model_name": settings.require("MODEL_NAME"),
-            "dataset_version": settings.DATASET_VERSION,
-        }
-        tags = {"BuildId": settings.BUILD_BUILDID, "BuildUri": settings.BUILD_URI}
-        console.step(f"running pipeline {self.name} {self.version} in {self.experiment}")
-        with explained(f"pipeline {self.name}"), silenced():
-            run = published.submit(workspace, self.experiment, pipeline_parameters=parameters)
-            run.set_tags({name: value for name, value in tags.items() if value})
-        console.step(f"run {run.id}: {run.get_portal_url()}")
-        return run
-
-    def _follow(self, run: Any) -> str:
-        """Show the steps as they work until the pipeline's run has ended; returns its status."""
-        followers: dict[str, Follower] = {}
-        ended: set[str] = set()
-
-        def look() -> tuple[str, list[Any]]:
-            with explained(f"run {run.id}"), silenced():
-                # A pipeline's run has words of its own.
-                status = str(run.get_status()).replace("Finished", "Completed")
-                return status, list(run.get_children())
-
-        try:
-            while True:
-                status, children = enduring(look, FAULT_PAUSES)
-                for child in reversed(children):
-                    if child.id in ended:
-                        continue
-                    if child.id not in followers:
-                        console.step(f"step {child.name}")
-                        followers[child.id] = Follower(child)
-                    if enduring(followers[child.id].look, FAULT_PAUSES) in ENDED:
-                        ended.add(child.id)
-                if status in ENDED:
-                    return status
-                time.sleep(PAUSE)
-        except KeyboardInterrupt:
-            ask_to_cancel(run, "`make status` and the portal show it")
-            raise
-
-    def _outcome(self, run: Any, status: str) -> dict[str, Any]:
-        with explained(f"run {run.id}"), silenced():
-            tags = dict(run.get_tags())
-        outcome, reason = tags.get(OUTCOME), tags.get(REASON, "")
-        if outcome == "kept" and status in ("Canceled", "Completed"):
-            return {"outcome": "kept", "message": reason or "kept: the candidate is not better"}
-        if outcome == "refused":
-            raise Refused(reason, "look into the data, the features and the parameters")
-        if status == "Completed":
-            version = tags.get(VERSION)
-            return {
-                "model_version": int(version) if version else None,
-                "message": reason or f"run {run.id} completed",
-            }
-        if status == "Canceled":
-            raise SlipwayError(
-                f"run {run.id} was cancelled",
-                "run `make run-pipeline` again, which starts a new one",
-            )
-        raise SlipwayError(
-            f"run {run.id} {status.lower()}: {reason or 'see the log above'}",
-            f"see {run.get_portal_url()}, then run `make run-pipeline` again",
-        )
+        return {**record, **runs.see_through(published, params)}

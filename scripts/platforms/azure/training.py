@@ -6,7 +6,6 @@ a call with the same inputs goes on with that run, whatever interrupted the one 
 
 from __future__ import annotations
 
-import json
 import shutil
 import uuid
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.compute import ensure_cluster
 from scripts.platforms.azure.data import DataVersion, ensure_data, restore_data
 from scripts.platforms.azure.environment import ensure_environment
+from scripts.platforms.azure.marker import Marker
 from scripts.platforms.azure.place import place
 from scripts.platforms.azure.streaming import ENDED, Follower, failure
 from scripts.platforms.azure.submission import (
@@ -32,7 +32,7 @@ from scripts.platforms.azure.submission import (
 )
 from scripts.platforms.azure.tracking import AzureTracking
 from scripts.platforms.azure.workspace import explained, silenced, status_of
-from scripts.records import Records, write_atomic
+from scripts.records import Records
 from scripts.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ class Cluster:
             raise UsageError(f"{file.name} has changed since `make data`", "run `make data` again")
         params = context.call.get("PARAMS", "")
         inputs = inputs_hash(self.root, self.settings, {"data": data["sha256"], "params": params})
-        marker = Marker(context.records)
+        marker = Marker(context.records, "train")
         run = self._begun(context, tracking, marker, inputs)
         if run is None:
             run = self._submit(tracking, marker, inputs, file, data["sha256"], params)
-        status = Follower(run).follow("`make train` goes on with it")
+        status = Follower(run).follow("the same `make train` goes on with it")
         return self._collect(context, tracking, run, status)
 
     def restore(self, context: Context, file: Path) -> None:
@@ -115,7 +115,7 @@ class Cluster:
         experiment = settings.EXPERIMENT_NAME or settings.require("MODEL_NAME")
         # Noted before it is submitted: what is killed in between is found again.
         run_id = f"{experiment}_{uuid.uuid4().hex[:12]}"[-100:].lstrip("-_.")
-        marker.write({"inputs": inputs, "run_id": run_id, "experiment": experiment})
+        marker.write(inputs=inputs, run_id=run_id, experiment=experiment)
         command = job_command("train", *_arguments(data, params))
         console.step(f"submitting run {run_id} to cluster {cluster}")
         with explained(f"run {run_id}"), silenced(), code_copy(self.root) as code:
@@ -152,21 +152,3 @@ def _arguments(data: DataVersion, params: str) -> list[str]:
     found += ["--checked", data.sha256]
     # The command goes through a shell, where blanks and quotes would mean something.
     return [*found, "--params", quote(params, safe="=")] if params else found
-
-
-class Marker:
-    """`.runs/train.json`: the run that was submitted last, and from what."""
-
-    def __init__(self, records: Records) -> None:
-        self._path = records.folder / ".runs" / "train.json"
-
-    def read(self) -> dict[str, Any] | None:
-        try:
-            found = json.loads(self._path.read_text("utf-8"))
-            return {name: found[name] for name in ("inputs", "run_id", "experiment")}
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def write(self, found: dict[str, Any]) -> None:
-        text = json.dumps(found, indent=2) + "\n"
-        write_atomic(self._path, text.encode())
