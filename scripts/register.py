@@ -63,7 +63,7 @@ def run(context: Context) -> Result:
     version, made = tracking.register(name, run_id, lineage_tags(train, evaluate))
     said = "registered as" if made else "is already"
     return Result(
-        f"run {run_id[:8]} {said} {name} {version.version}",
+        f"run {run_id} {said} {name} {version.version}",
         _record(name, version.version, run_id, registered=True, tags=version.tags),
     )
 

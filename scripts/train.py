@@ -167,7 +167,7 @@ def fit_candidate(context: Context) -> Result:
 
     primary = metrics["holdout"][room.primary_metric]
     return Result(
-        f"run {run_id[:8]}: holdout {room.primary_metric} {primary:.4g}",
+        f"run {run_id}: holdout {room.primary_metric} {primary:.4g}",
         {
             "run_id": run_id,
             "experiment": experiment,
