@@ -123,6 +123,15 @@ def test_a_region_that_has_nothing_is_named(azure_clone: AzureClone) -> None:
     assert "set LOCATION to one of centralus" in told
 
 
+def test_another_region_than_that_of_what_was_made_is_named(azure_clone: AzureClone) -> None:
+    azure_clone.run("provision")
+    (told,) = lines(azure_clone.run("doctor", code=2, LOCATION="westeurope"), "problem")
+    assert f"LOCATION=westeurope, and what was made in {GROUP} is in centralus" in told
+    assert "set LOCATION=centralus, or another RESOURCE_GROUP" in told
+    printed = azure_clone.run("provision", code=2, LOCATION="westeurope")
+    assert "set LOCATION to where it is already" in printed
+
+
 def test_nobody_signed_in_is_one_problem(azure_clone: AzureClone) -> None:
     azure_clone.save(SP_APP_SECRET="wrong-wrong-wrong")
     printed = azure_clone.run("doctor", code=2)

@@ -121,6 +121,16 @@ def test_a_wrong_secret_is_two_lines_and_no_secret(azure_clone: AzureClone) -> N
 
 
 @pytest.mark.azure
+def test_a_verb_with_several_parts_is_refused_once(azure_clone: AzureClone) -> None:
+    azure_clone.run("provision")
+    azure_clone.az("logout")
+    printed = azure_clone.run("status", SP_APP_SECRET="not-the-secret-at-all", VERBOSE="1")
+    assert printed.count("cannot be read") == 2
+    assert printed.count("signing in to Azure") == 1
+    assert printed.count("$ az login") == 1
+
+
+@pytest.mark.azure
 def test_another_tenant_and_another_subscription_are_named(azure_clone: AzureClone) -> None:
     other = "99999999-0000-4000-8000-000000000000"
     azure_clone.save(SUBSCRIPTION_ID=other)

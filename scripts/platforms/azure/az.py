@@ -70,6 +70,7 @@ class Az:
         self.verbose = bool(os.environ.get("VERBOSE"))
         self._tokens: dict[str, tuple[str, float]] = {}
         self._signed_in = False
+        self._refused: SlipwayError | None = None
         self._lock = threading.RLock()
 
     def __call__(
@@ -157,13 +158,20 @@ class Az:
     def sign_in(self, *, again: bool = False, asked: bool = False) -> None:
         """Make sure somebody is signed in to the subscription; a process only where nobody is.
 
-        `asked` is for `make login`, which may ask a person.
+        `asked` is for `make login`, which may ask a person. What was refused once is not tried again:
+        a verb with several parts would be told the same several times.
         """
         with self._lock:
             if self._signed_in and not again:
                 return
+            if self._refused is not None:
+                raise self._refused
             if again or not login.cached(self.settings):
-                patient(lambda: login.sign_in(self.settings, self.run, asked=asked))
+                try:
+                    patient(lambda: login.sign_in(self.settings, self.run, asked=asked))
+                except SlipwayError as error:
+                    self._refused = error
+                    raise
                 self._tokens.clear()
             self._signed_in = True
 

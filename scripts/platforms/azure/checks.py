@@ -73,7 +73,7 @@ def findings(root: Path, settings: Settings, az: Az) -> Iterator[Finding]:
     ]
     if not settings.ROLE_ASSIGNMENTS:
         questions.append(("azure role assignments", partial(_assigned, root, settings, az, found)))
-    yield _provisioned(found, wanted)
+    yield _provisioned(settings, found, wanted)
     with ThreadPoolExecutor(TOGETHER) as pool:
         asked = [(what, pool.submit(ask)) for what, ask in questions]
         for what, answer in asked:
@@ -95,8 +95,14 @@ def _version(az: Az) -> Iterator[Finding]:
         yield ok("az", f"{found[1]}.{found[2]}")
 
 
-def _provisioned(found: Holdings, wanted: Names) -> Finding:
+def _provisioned(settings: Settings, found: Holdings, wanted: Names) -> Finding:
     """What is there already."""
+    if region := found.elsewhere(settings.LOCATION):
+        return problem(
+            "azure group",
+            f"LOCATION={settings.LOCATION}, and what was made in {wanted.group} is in {region}",
+            f"set LOCATION={region}, or another RESOURCE_GROUP and BASE_NAME",
+        )
     if found.group is None:
         return Finding(
             "note", "azure group", f"{wanted.group} is not there; `make provision` makes it"

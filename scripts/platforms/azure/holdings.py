@@ -66,6 +66,11 @@ class Holdings:
         """Whether that workspace was there before us."""
         return self.workspace is not None and not _is_ours(self.workspace)
 
+    def elsewhere(self, location: str) -> str | None:
+        """The region that what `provision` made is in, if it is another one."""
+        found = {str(item["location"]) for item in self.resources if _is_tagged(item)}
+        return next((each for each in sorted(found) if each not in (location, "global")), None)
+
     def has(self, kind: str, name: str) -> bool:
         """Whether a resource of that type and name is there."""
         return any(
@@ -75,8 +80,11 @@ class Holdings:
 
 
 def _is_ours(item: Mapping[str, Any]) -> bool:
-    tagged = any(str(tag).startswith(names.TAG) for tag in item.get("tags") or {})
-    return tagged or str(item["type"]).lower() in COMPANIONS
+    return _is_tagged(item) or str(item["type"]).lower() in COMPANIONS
+
+
+def _is_tagged(item: Mapping[str, Any]) -> bool:
+    return any(str(tag).startswith(names.TAG) for tag in item.get("tags") or {})
 
 
 def look(settings: Settings, az: Az, *, quiet: bool = False) -> Holdings:

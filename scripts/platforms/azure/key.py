@@ -83,6 +83,9 @@ def _call(
             if "ForbiddenByRbac" not in error.said or time.monotonic() > limit:
                 raise
         if not told:
-            console.step("waiting for the vault to know who may read its secrets")
+            console.step(
+                "waiting for the vault to know that this account may use its secrets: a new role takes"
+                f" a while (at most {ROLE_WAIT:.0f} s)"
+            )
             told = True
         time.sleep(ROLE_PAUSE)

@@ -46,13 +46,15 @@ class Kind:
 
 #: Who may give others their roles.
 RBAC = "Role Based Access Control Administrator"
+#: Who may read and write the service's key.
+OFFICER = "Key Vault Secrets Officer"
 
 
 def _role_for(action: str) -> str:
     """The built-in role that allows an action."""
     roles = (
         ("Microsoft.Authorization/", RBAC),
-        ("Microsoft.KeyVault/vaults/secrets", "Key Vault Secrets Officer"),
+        ("Microsoft.KeyVault/vaults/secrets", OFFICER),
         ("Microsoft.KeyVault/vaults/certificates", "Key Vault Certificates Officer"),
         ("Microsoft.ContainerRegistry/registries/push", "AcrPush"),
         ("Microsoft.ContainerRegistry/registries/pull", "AcrPull"),
@@ -80,12 +82,16 @@ def _assign(line: str, settings: Settings) -> str:
     )
     # A resource that is yet to be made can hold no assignment: its group can.
     where = re.sub(r"/providers/Microsoft\.Resources/deployments/.*", "", where)
+    where = re.sub(r"(/vaults/[^/]+)/.*", r"\1", where)
     if role in ("Contributor", RBAC):
         where = re.sub(r"^(/subscriptions/[^/]+(/resource[gG]roups/[^/]+)?)/.*", r"\1", where)
     who = client[1] if client else settings.SP_APP_ID or "<object id>"
     text = f'let an Owner run: az role assignment create --assignee {who} --role "{role}" --scope {where}'
     if role == RBAC:
         text += ", or set ROLE_ASSIGNMENTS=false"
+    if role == OFFICER and settings.ROLE_ASSIGNMENTS:
+        # Whoever provisions gets it; a colleague who only deploys may not have.
+        text = f"run `make provision FORCE=1`, which gives that role, or {text}"
     return text
 
 
@@ -168,8 +174,8 @@ KINDS: Sequence[Kind] = (
         _sku,
     ),
     Kind(
-        r"InvalidResourceGroupLocation",
-        "set LOCATION to where the group is, or another RESOURCE_GROUP",
+        r"InvalidResourceGroupLocation|InvalidResourceLocation",
+        "set LOCATION to where it is already, or another RESOURCE_GROUP and BASE_NAME",
     ),
     Kind(
         r"Soft-deleted workspace exists",
@@ -237,7 +243,9 @@ def explain(what: str, stderr: str, settings: Settings) -> AzureError:
     fits = (kind for kind in KINDS if re.search(kind.pattern, line, re.IGNORECASE | re.DOTALL))
     kind = next(fits, Kind("", exit_code=1))
     mend = kind.mend if isinstance(kind.mend, str) else kind.mend(line, settings)
-    return AzureError(f"{what}: {line[:600]}", mend, code, kind, stderr)
+    # Key Vault says at length what the mend says.
+    shown = line.partition(" If role assignments, deny assignments")[0]
+    return AzureError(f"{what}: {shown[:600]}", mend, code, kind, stderr)
 
 
 def command(arguments: Sequence[str]) -> str:
@@ -268,6 +276,10 @@ def innermost(text: str) -> tuple[str, str]:
     if broken := re.match(r"\('[^']*', \w+\('([^']+)'", text):
         return "", f"cannot reach Azure: {broken[1]}"
     found = [inner for value in _objects(text) if (inner := _deepest(value))]
+    if found and not found[-1][1]:
+        # Key Vault's inner error is a code only, and its message is what stands before.
+        said = re.sub(r"^\(\w+\) ", "", text.partition("\nCode:")[0])
+        return found[-1][0], " ".join(said.split())
     if found:
         return found[-1]
     return _plain(text)

@@ -77,6 +77,8 @@ def authentication(az: Az) -> Any:
 def open_workspace(root: Path, settings: Settings, az: Az) -> Any:
     """The workspace; SlipwayError with the mend if it is not there or not ours to use."""
     where = place(root, settings, az)
+    # Here, and not when the SDK wants a token: it would not be seen.
+    az.sign_in()
     console.step(f"opening Azure ML workspace {where.workspace}")
     quiet()
 
