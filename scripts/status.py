@@ -44,7 +44,7 @@ def champion_line(versions: Sequence[ModelVersion] | str) -> str:
     if not versions:
         return "[dim]none yet: `make all` trains and registers the first[/dim]"
     newest = versions[0]
-    return f"[bold]{_plain(newest.name)} version {newest.version}[/bold], run {newest.run_id[:12]}"
+    return f"[bold]{_plain(newest.name)} version {newest.version}[/bold], run {newest.run_id}"
 
 
 def versions_line(versions: Sequence[ModelVersion] | str) -> str:
