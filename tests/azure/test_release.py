@@ -91,7 +91,6 @@ def test_kubernetes_serves_the_same_image(release: AzureClone) -> None:
     assert records["load-aks"]["failures"] == 0
 
 
-@pytest.mark.slow
 def test_the_names_are_free_again_after_destroy(release: AzureClone) -> None:
     group = release.records["provision"]["group"]
     release.make("destroy", CONFIRM=group)
