@@ -104,10 +104,10 @@ def test_the_sandbox_starts_and_says_that_it_is_not_azure(reader: AzureClone) ->
         script = reader.path / "build" / "sandbox" / "sandbox.sh"
         assert script.exists()
         assert script.stat().st_mode & 0o077 == 0
-        # Azure is the stand-in there, and packages come from where they always do.
+        # Azure is the stand-in there, and Debian's packages come from where they always do.
         probe = (
             "import os, urllib.request as r; print(r.getproxies()['https'], "
-            "*(bool(r.proxy_bypass(h)) for h in ('management.azure.com', 'deb.debian.org')), "
+            "*(bool(r.proxy_bypass(h)) for h in ('management.azure.com', 'security.debian.org')), "
             "open(os.environ['SSL_CERT_FILE']).read().count('BEGIN CERTIFICATE') > 1)"
         )
         typed = f'. {shlex.quote(str(script))} && exec {shlex.quote(sys.executable)} -c "{probe}"'

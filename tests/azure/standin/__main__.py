@@ -31,12 +31,12 @@ NEEDED = {
     "skopeo": "apt-get install skopeo",
 }
 
-#: Where packages come from: the stand-in has none, so these are asked as if it were not there.
-PACKAGES = ("deb.debian.org", "security.debian.org", "pypi.org", "files.pythonhosted.org")
+#: Where mmdebstrap's packages come from, which are asked for as if the stand-in were not there.
+PACKAGES = "debian.org"
 
 
 def surroundings(standin: StandIn, folder: Path) -> dict[str, str]:
-    """What a shell needs so that Azure is the stand-in, and packages still come from where they do."""
+    """What a shell needs so that Azure is the stand-in; Debian's packages come from where they do."""
     # Where certificates were named, SSL_CERT_FILE already holds this machine's as well.
     known = os.environ.get("SSL_CERT_FILE") or certifi.where()
     trusted = folder / "trusted.pem"
@@ -44,7 +44,7 @@ def surroundings(standin: StandIn, folder: Path) -> dict[str, str]:
     return {
         **standin.environment(folder / "home"),
         **dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"), str(trusted)),
-        **dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(PACKAGES)),
+        **dict.fromkeys(("NO_PROXY", "no_proxy"), PACKAGES),
     }
 
 
