@@ -72,6 +72,16 @@ def test_a_candidate_is_trained_judged_and_registered(clone: AzureClone) -> None
     assert '"mae"' in tags["metrics"]
 
 
+def test_the_champion_of_the_workspace_scores_files(clone: AzureClone) -> None:
+    out = clone.path / "scored.csv"
+    printed = clone.run("batch_score", INPUT="data/wood.csv", OUTPUT=str(out))
+    version = len(model_versions(clone))
+    assert f"version {version}" in printed
+    rows = (clone.path / "data" / "wood.csv").read_text().count("\n")
+    assert out.read_text().count("\n") == rows
+    assert "https://ml.azure.com/experiments?wsid=" in clone.run("ui")
+
+
 def test_the_better_replaces_the_champion_and_the_worse_is_kept_out(clone: AzureClone) -> None:
     clone.run("data")
     clone.run("train", PARAMS="alpha=2000")
