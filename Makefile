@@ -224,8 +224,9 @@ test: ## Tests, with the ones that need Docker where there is an engine
 	$(Q)docker/run.sh python -m pytest -n 2 --dist loadgroup -m "not slow and not azure"
 test-azure: ## The tests against the stand-in for Azure; RUNNER=venv or here
 	$(Q)PLATFORM=azure docker/run.sh python -m pytest -n 2 --dist loadfile -m "azure and not slow"
-test-full: ## All tests, the slow ones too
-	$(Q)docker/run.sh python -m pytest -n 2 --dist loadgroup
+test-full: ## All tests, the slow ones too; those of Azure with RUNNER=venv or here
+	$(Q)docker/run.sh python -m pytest -n 2 --dist loadgroup -m "not azure"
+	$(Q)PLATFORM=azure docker/run.sh python -m pytest -n 2 --dist loadfile -m azure
 bench: ## Measure the service and batch scoring against peers; BENCH_PEERS=all adds more of them
 	$(Q)docker/run.sh python -m benchmarks
 lint: ## Formatters, types, shell, Dockerfile, import walls, JSON
