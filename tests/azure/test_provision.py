@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -194,6 +195,20 @@ def test_a_deployment_that_stops_half_way_is_gone_on_with(azure_clone: AzureClon
     printed = azure_clone.run("provision")
     assert "InternalServerError" in printed
     assert "trying again" in printed
+    assert made(azure_clone) == {kind: [name] for kind, name in NAMES.items()}
+
+
+def test_an_interrupted_call_says_that_azure_goes_on(azure_clone: AzureClone) -> None:
+    child = azure_clone.start("provision")
+    assert child.stdout is not None
+    seen = ""
+    while "deploying arm/main.json" not in seen and (line := child.stdout.readline()):
+        seen += line
+    child.send_signal(signal.SIGINT)
+    rest, _ = child.communicate(timeout=60)
+    assert child.returncode == 130, seen + rest
+    assert "Azure goes on with what it began; `make provision` takes it from there" in rest
+    azure_clone.run("provision")
     assert made(azure_clone) == {kind: [name] for kind, name in NAMES.items()}
 
 

@@ -61,12 +61,16 @@ class Builds:
             command = ("acr", "run", "--registry", self.registry.place.registry)
             platform = ("--platform", "linux/amd64", "--timeout", str(LIMIT))
             last: deque[str] = deque(maxlen=LOG_TAIL)
+            # The log comes back to a step whenever it has more to say of it.
+            told: set[str] = set()
             try:
                 for line in self.az.lines(*command, *platform, "--file", TASK, str(copy)):
                     if line.strip():
                         last.append(line.rstrip())
-                    if step := begun(line):
+                    step = begun(line)
+                    if step and step not in told:
                         console.step(f"| {step}")
+                        told.add(step)
             except AzureError as error:
                 if not last:
                     raise

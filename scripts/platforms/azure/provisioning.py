@@ -114,6 +114,11 @@ class Provisioning:
                     continue
                 console.step("another provision is at work in this group: waiting for it")
                 time.sleep(LOOK)
+            except KeyboardInterrupt:
+                console.step(
+                    "Azure goes on with what it began; `make provision` takes it from there"
+                )
+                raise
             else:
                 outputs = done["properties"]["outputs"]
                 if not isinstance(outputs, Mapping):
