@@ -125,11 +125,13 @@ def wrong_answer(
     return None
 
 
-def failed_start(what: str, reason: str, log: Sequence[str], after: str) -> SlipwayError:
+def failed_start(
+    what: str, reason: str, log: Sequence[str], after: str, mend: str = ""
+) -> SlipwayError:
     """The error for a new service that failed, with the end of its log; `after` says what serves."""
     lines = [*log][-LOG_TAIL:] or ["(it logged nothing)"]
     shown = "".join(f"\n  | {line}" for line in lines)
     return SlipwayError(
         f"{what} {reason}; {after}. The end of its log:{shown}",
-        "mend what the log says, then run the verb again",
+        mend or "mend what the log says, then run the verb again",
     )

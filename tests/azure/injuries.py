@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from tests.azure.bench import Bench
-from tests.azure.standin import providers, storage, taken, vaults
+from tests.azure.standin import policy, providers, storage, taken, vaults
+from tests.azure.standin.access import ASSIGNMENT
+from tests.azure.standin.aks import clusters
 from tests.azure.standin.arm import LOCK
 from tests.azure.standin.deployments import HALF
 from tests.azure.standin.faults import Fault, Faults
@@ -147,6 +149,18 @@ def locked(bench: Bench) -> None:
     bench.undo.append(lambda: bench.world.resources.pop(made.lower(), None))
 
 
+def policy_denies(bench: Bench) -> None:
+    types = policy.denied(bench.world)
+    types.update(
+        {
+            "microsoft.storage/storageaccounts",
+            "microsoft.containerinstance/containergroups",
+            "microsoft.web/sites/slots",
+        }
+    )
+    bench.undo.append(types.clear)
+
+
 def storage_quota(bench: Bench) -> None:
     bench.faults.trouble(storage.QUOTA)
 
@@ -254,6 +268,37 @@ def cannot_pull(bench: Bench) -> None:
 
 def crashes(bench: Bench) -> None:
     until_put_back(bench.faults, "aci container crashes", tries=1)
+
+
+def no_plan(bench: Bench) -> None:
+    bench.faults.trouble("no App Service quota")
+    bench.around["WEBAPP_SKU"] = "P1v3"
+    bench.undo.append(bench.around.clear)
+
+
+def kubelet_without_role(bench: Bench) -> None:
+    kubelets = {cluster.kubelet.object_id for cluster in clusters(bench.world).values()}
+    held = {
+        key: value
+        for key, value in bench.world.resources.items()
+        if value["type"] == ASSIGNMENT and value["properties"]["principalId"] in kubelets
+    }
+    assert held
+    for key in held:
+        del bench.world.resources[key]
+    bench.undo.append(lambda: bench.world.resources.update(held))
+
+
+def cluster_stopped(bench: Bench) -> None:
+    """Its pods run on, which no verb that fails can see."""
+    for cluster in clusters(bench.world).values():
+        cluster.stopped = True
+
+    def start() -> None:
+        for cluster in clusters(bench.world).values():
+            cluster.stopped = False
+
+    bench.undo.append(start)
 
 
 def trouble(name: str) -> Callable[[Bench], None]:

@@ -181,14 +181,20 @@ NO_TOOLBOX = """
 
 AzureImages.push_toolbox = lambda self: "none.azurecr.io/slipway/toolbox@sha256:" + "5" * 64
 """
+#: Pods are up within seconds here; one that will not be is given up sooner than on Azure.
+SHORT_ROLLOUT = """
+
+ROLLOUT = 80
+"""
 
 
 def _packaged(bench: Bench) -> None:
     """Versions 1 and 2 in the registry of the models, and version 1 in that of the images."""
     if bench.has("packaged"):
         return
-    images = bench.clone.path / "scripts" / "platforms" / "azure" / "images.py"
-    images.write_text(images.read_text() + NO_TOOLBOX)
+    for name, more in (("images.py", NO_TOOLBOX), ("aks.py", SHORT_ROLLOUT)):
+        module = bench.clone.path / "scripts" / "platforms" / "azure" / name
+        module.write_text(module.read_text() + more)
     bench.world.docker = False
     for verb in ("provision", "data"):
         bench.clone.run(verb)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.azure.conftest import AzureClone
+from tests.azure.injuries import After
 from tests.azure.shipping import package, ship
 from tests.azure.standin.access import grant
 from tests.azure.standin.aks import clusters, make_cluster
+from tests.azure.standin.faults import Fault
+from tests.azure.standin.messages import Refused
 
 pytestmark = [pytest.mark.azure, pytest.mark.docker, pytest.mark.slow]
 
@@ -74,3 +77,19 @@ def test_rolled_back_and_stopped(clone: AzureClone) -> None:
     assert "nothing serves" in clone.run("status")
     clone.run("deploy", FORCE="1")
     clone.run("smoke")
+
+
+def test_a_rollout_that_is_not_heard_of_again_is_undone(clone: AzureClone) -> None:
+    """The cluster does what the second command says, and nobody can be told that it did."""
+    faults = clone.standin.world.faults
+    lost = Fault("GET .*/commandResults/", Refused(400, "BadRequest", "The result was lost."))
+    faults.add(After("POST .*/runCommand", times=1, call=lambda: faults.add(lost) and None))
+    try:
+        printed = clone.run("deploy", code=1, MAX_ROWS="98")
+    finally:
+        faults.clear()
+    assert lost.hits == 1
+    assert "could not be started: az aks command invoke: BadRequest" in printed
+    assert "undoing the rollout" in printed
+    assert "deployment 5 (version 1) serves on" in printed
+    assert "healthy, aks 5" in clone.run("status")

@@ -18,6 +18,9 @@ SETTINGS = Settings.model_validate(
     }
 )
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/kiln-AML-RG"
+POLICY = (
+    f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Authorization/policyAssignments/35ee869489"
+)
 
 FORBIDDEN = (
     "ERROR: (AuthorizationFailed) The client 'app' with object id '333' does not have authorization to "
@@ -109,6 +112,51 @@ CASES = {
         "set another LOCATION than westeurope",
         2,
     ),
+    "policy on a template": (
+        'ERROR: {"code": "InvalidTemplateDeployment", "message": "The template deployment failed because of '
+        'policy violation. Please see details for more information."}\n\nInner Errors: \n'
+        '{"code": "RequestDisallowedByPolicy", "target": "kilnamlsa", "message": "Resource \'kilnamlsa\' was '
+        'disallowed by policy. Policy identifiers: \'[{\\"policyAssignment\\":{\\"name\\":\\"Not allowed\\",'
+        f'\\"id\\":\\"{POLICY}\\"}}}}]\'.", "additionalInfo": '
+        '[{"type": "PolicyViolation", "info": {"policyDefinitionEffect": "deny"}}]}',
+        "RequestDisallowedByPolicy",
+        f"--policy-assignment {POLICY} --resource-group kiln-AML-RG",
+        2,
+    ),
+    "policy with a reason": (
+        "ERROR: (RequestDisallowedByPolicy) Resource 'kiln-AML-RG' was disallowed by policy. Reasons: 'CostCenter "
+        "tag is required.'. See error details for policy resource IDs.\nCode: RequestDisallowedByPolicy\n"
+        "Message: Resource 'kiln-AML-RG' was disallowed by policy.\nTarget: kiln-AML-RG\nAdditional "
+        f'Information:Type: PolicyViolation\nInfo: {{\n    "policyAssignmentId": "{POLICY}"\n}}',
+        "RequestDisallowedByPolicy",
+        f"--policy-assignment {POLICY} --resource-group kiln-AML-RG",
+        2,
+    ),
+    "policy in the cluster": (
+        "ERROR: (KubernetesOperationError) Failed to run command in managed cluster due to kubernetes failure. "
+        'details: admission webhook "validation.gatekeeper.sh" denied the request: no read-only root\n'
+        "Code: KubernetesOperationError",
+        "KubernetesOperationError",
+        "exempt the namespaces slipway and aks-command",
+        2,
+    ),
+    "no room for a command": (
+        "ERROR: (KubernetesPerformanceError) Pod is not schedulable: Insufficient resources for the RunCommand "
+        "pod. Consider adjusting AutoScaler settings or manually scaling the cluster.\n"
+        "Code: KubernetesPerformanceError",
+        "KubernetesPerformanceError",
+        "give the cluster another node",
+        1,
+    ),
+    "no plan": (
+        'ERROR: {"code": "InvalidTemplateDeployment", "message": "Not valid."}\n\nInner Errors: \n'
+        '{"code": "ValidationForResourceFailed", "message": "Validation failed for a resource."}\n\nInner '
+        'Errors: \n{"code": "SubscriptionIsOverQuotaForSku", "message": "Operation cannot be completed without '
+        'additional quota. \\r\\nAdditional details - Location:  \\r\\nCurrent Limit (PremiumV3 VMs): 0"}',
+        "SubscriptionIsOverQuotaForSku",
+        "set another WEBAPP_SKU than P0v3",
+        1,
+    ),
     "throttled": (
         "ERROR: (TooManyRequests) The request is being throttled.\nCode: TooManyRequests",
         "TooManyRequests",
@@ -132,7 +180,7 @@ CASES = {
         1,
     ),
 }
-NETWORK = ("throttled", "network", "az's own traceback")
+PASSING = ("no room for a command", "throttled", "network", "az's own traceback")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -145,7 +193,7 @@ def test_an_error_is_one_line_with_its_mend(case: str) -> None:
     assert mend in error.mend
     assert "/secrets/" not in error.mend
     assert error.exit_code == exit_code
-    assert error.passing == (case in NETWORK)
+    assert error.passing == (case in PASSING)
     assert error.expired == (case in ("wrong secret", "login expired", "nobody"))
 
 
@@ -153,6 +201,12 @@ def test_the_network_is_told_in_a_few_words() -> None:
     error = explain("az login", CASES["az's own traceback"][0], SETTINGS)
     said = "cannot reach login.microsoftonline.com: Remote end closed connection without response"
     assert error.message == f"az login: {said}"
+
+
+def test_a_policy_is_told_without_the_objects_that_name_it() -> None:
+    error = explain("az group create", CASES["policy on a template"][0], SETTINGS)
+    said = "RequestDisallowedByPolicy: Resource 'kilnamlsa' was disallowed by policy"
+    assert error.message == f"az group create: {said}"
 
 
 def test_what_is_not_there_can_be_told_from_a_failure() -> None:

@@ -19,7 +19,7 @@ from scripts.platforms.azure import deployed
 from scripts.platforms.azure.deployed import Kept, State
 from scripts.platforms.azure.ground import environment
 from scripts.platforms.azure.refusals import AzureError
-from scripts.platforms.azure.service import AzureService, Seen, what
+from scripts.platforms.azure.service import AzureService, Seen, not_started, what
 
 #: The container of the service; the other one ends TLS.
 CONTAINER = "scoring"
@@ -74,11 +74,12 @@ class ContainerInstance(AzureService):
             self._tell_of_dns(url, self._host())
             reason = self._proven_wrong(url, new, sample, self._ended)
         except AzureError as error:
-            if seen.detail is not None:
+            after = _after(before)
+            if self._untouched(seen):
+                after = f"{what(before)} serves on" if before else "nothing serves"
+            elif seen.detail is not None:
                 self._restore(seen, state.failed(), before)
-            raise SlipwayError(
-                f"{what(new)} could not be started: {error.message}; {_after(before)}", error.mend
-            ) from None
+            raise not_started(new, error, after) from None
         except KeyboardInterrupt:
             if before is not None:
                 console.step(f"interrupted: `make deploy` puts {what(before)} or another in place")
@@ -144,6 +145,11 @@ class ContainerInstance(AzureService):
             }
             values["tls"] = {"image": self.ground.images.push_front(), "files": packed}
         return {name: {"value": value} for name, value in values.items()}
+
+    def _untouched(self, seen: Seen) -> bool:
+        """Whether Azure refused before it changed anything: then nothing has to be put back."""
+        now = self._look()
+        return (now.state, now.running) == (seen.state, seen.running)
 
     def _restore(self, seen: Seen, state: State, before: Kept | None) -> None:
         """Put back what served; where nothing did, stop what failed."""

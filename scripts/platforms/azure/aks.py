@@ -7,7 +7,6 @@ fails is undone.
 
 from __future__ import annotations
 
-import json
 import shlex
 import tempfile
 import time
@@ -19,11 +18,11 @@ from typing import Any
 from scripts import console
 from scripts.errors import SlipwayError, UsageError
 from scripts.platforms import deployments, starting
-from scripts.platforms.azure import deployed, manifests
+from scripts.platforms.azure import deployed, manifests, pods
 from scripts.platforms.azure.deployed import Kept, State
 from scripts.platforms.azure.ground import environment
-from scripts.platforms.azure.refusals import AzureError
-from scripts.platforms.azure.service import AzureService, Seen, what
+from scripts.platforms.azure.refusals import ROOM, AzureError, Kind
+from scripts.platforms.azure.service import AzureService, Seen, not_started, what
 
 NAMESPACE = "slipway"
 #: Seconds a rollout may take: az itself gives a command up after 300.
@@ -82,7 +81,7 @@ class Kubernetes(AzureService):
             f"kubectl get deployment,service {self._name} {where}",
             doing=f"asking the cluster {self.cluster[1]}",
         )
-        items = {item["kind"]: item for item in _json(said).get("items") or []}
+        items = {item["kind"]: item for item in pods.parse(said).get("items") or []}
         deployment = items.get("Deployment")
         if deployment is None:
             return Seen(State(), running=False, url=self._url())
@@ -119,19 +118,21 @@ class Kubernetes(AzureService):
                 command, manifest=self._manifest(state, new), doing=f"rolling {what(new)} out"
             )
         except AzureError as error:
-            raise SlipwayError(
-                f"{what(new)} could not be rolled out: {error.message}; {after}", error.mend
-            ) from None
+            applied = self._applied(new)
+            if applied:
+                self._undo(state.failed(), before)
+            known = after if applied is not None else "`make status` tells what serves"
+            raise not_started(new, error, known) from None
         if code:
-            reason: str | None = f"was not rolled out: {_last(said)}"
+            reason: str | None = f"was not rolled out: {pods.last(said)}"
         else:
             url = self._url()
             self._tell_of_dns(url, self._host)
             reason = self._proven_wrong(url, new, sample, lambda: None)
         if reason is not None:
-            more, log = self._explain(new)
+            more, log, mend = self._explain(new)
             self._undo(state.failed(), before)
-            raise starting.failed_start(what(new), reason + more, log, after)
+            raise starting.failed_start(what(new), reason + more, log, after, mend)
         self._run(self._annotate({deployed.PROVEN: str(new.number)}))
         return state.prove(new.number)
 
@@ -187,26 +188,26 @@ class Kubernetes(AzureService):
         deployment["spec"]["template"]["metadata"]["labels"][NUMBER] = str(new.number)
         return manifests.as_yaml(rendered)
 
-    def _explain(self, new: Kept) -> tuple[str, list[str]]:
-        """What the new pods say of themselves, and the end of their log."""
+    def _applied(self, new: Kept) -> bool | None:
+        """Whether the cluster has `new`, though the call that brought it failed; None: not known."""
+        try:
+            return self._look().state.get(new.number) is not None
+        except SlipwayError:
+            return None
+
+    def _explain(self, new: Kept) -> tuple[str, list[str], str]:
+        """What the new pods say of themselves, the end of their log, and what to do."""
         labels = f"app.kubernetes.io/name={self._name},{NUMBER}={new.number}"
         get = f"kubectl get pods -l {labels} -n {NAMESPACE} -o json"
         log = self._log(starting.LOG_TAIL, f",{NUMBER}={new.number}")
         try:
             _, said = self._invoke(f"{get} ; {log}")
         except AzureError as error:
-            return "", [f"(its log cannot be read: {error.message})"]
-        pods = _json(said)
-        lines = [line for line in _rest(said).splitlines() if line.strip()]
-        reasons = sorted({reason for pod in pods.get("items") or [] for reason in _waiting(pod)})
-        hint = ""
-        if any("Pull" in reason for reason in reasons):
-            group, name, _ = self.cluster
-            hint = (
-                f" (may the cluster pull? az aks update --resource-group {group} --name {name}"
-                f" --attach-acr {self.ground.place.registry})"
-            )
-        return (f" ({'; '.join(reasons)}){hint}" if reasons else ""), lines
+            return "", [f"(its log cannot be read: {error.message})"], ""
+        why = pods.reasons(pods.parse(said))
+        group, name, _ = self.cluster
+        mend = pods.mend(why, group, name, self.ground.place.registry)
+        return (f" ({'; '.join(why)})" if why else ""), pods.rest(said), mend
 
     def _undo(self, state: State, before: Kept | None) -> None:
         """Bring the revision before back; where nothing served, run no pods."""
@@ -219,7 +220,8 @@ class Kubernetes(AzureService):
         code, said = self._invoke(f"kubectl rollout undo {where} && {self._status} ; {note}")
         if code:
             raise SlipwayError(
-                f"the rollout could not be undone: {_last(said)}", "see `make status`, `make logs`"
+                f"the rollout could not be undone: {pods.last(said)}",
+                "see `make status`, `make logs`",
             )
 
     def _run(self, command: str, doing: str | None = None) -> str:
@@ -227,7 +229,7 @@ class Kubernetes(AzureService):
         code, said = self._invoke(command, doing=doing)
         if code:
             raise SlipwayError(
-                f"kubectl on the cluster {self.cluster[1]}: {_last(said)}",
+                f"kubectl on the cluster {self.cluster[1]}: {pods.last(said)}",
                 "see what the cluster is at: az aks show --query powerState; then try again",
             )
         return said
@@ -245,8 +247,33 @@ class Kubernetes(AzureService):
                 file.touch(0o600)
                 file.write_text(manifest)
                 more = ("--file", str(file))
-            done = self.az(*call, "--command", command, *more, doing=doing)
+            try:
+                done = self.az(*call, "--command", command, *more, doing=doing)
+            except AzureError as error:
+                raise self._not_run(error) from None
         return int(done["exitCode"]), str(done.get("logs") or "")
+
+    def _not_run(self, error: AzureError) -> AzureError:
+        """Why a command was not run: Azure has several words for a cluster that is stopped."""
+        answered = error.code or "invalid status" in error.message
+        if not answered or error.expired:
+            return error
+        group, name, _ = self.cluster
+        where = ("--resource-group", group, "--name", name)
+        try:
+            power = self.az.find("aks", "show", *where, "--query", "powerState.code")
+        except AzureError:
+            return error
+        if power == "Stopped":
+            message, mend = (
+                f"the cluster {name} is stopped",
+                f"start it: az aks start {' '.join(where)}",
+            )
+        elif "invalid status" in error.message:
+            message, mend = f"the cluster {name} did not run a command: {error.message}", ROOM
+        else:
+            return error
+        return AzureError(message, mend, error.code, Kind("", exit_code=1), error.said)
 
     @property
     def _host(self) -> str:
@@ -260,38 +287,3 @@ class Kubernetes(AzureService):
             return f"http://{host}"
         certificate = self.ground.certificate
         return f"https://{certificate.host(host) if certificate else host}"
-
-
-def _json(said: str) -> dict[str, Any]:
-    """The JSON object that kubectl printed first; {} if it printed none."""
-    try:
-        found = json.JSONDecoder().raw_decode(said.lstrip())[0]
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _rest(said: str) -> str:
-    """What came after that object."""
-    text = said.lstrip()
-    try:
-        return text[json.JSONDecoder().raw_decode(text)[1] :]
-    except ValueError:
-        return text
-
-
-def _last(said: str) -> str:
-    """The last line that says something."""
-    lines = [line for line in said.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it said nothing"
-
-
-def _waiting(pod: Mapping[str, Any]) -> Iterator[str]:
-    """Why containers of a pod do not run."""
-    for status in (pod.get("status") or {}).get("containerStatuses") or []:
-        waiting = (status.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            yield f"{status['name']}: {waiting['reason']}"
-    for condition in (pod.get("status") or {}).get("conditions") or []:
-        if condition.get("reason") == "Unschedulable":
-            yield str(condition.get("message") or "no node has room")

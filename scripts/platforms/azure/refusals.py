@@ -1,19 +1,14 @@
-"""What Azure refused, in one line, and what to do about it.
-
-az prints Azure's errors in half a dozen forms: `(Code) message`, JSON with inner errors (whose messages
-may be JSON again), `Code - message`, a sentence of its own. The innermost error is the one that tells.
-"""
+"""What Azure refused, in one line, and what to do about it."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from scripts.errors import SlipwayError
-from scripts.platforms.azure.names import purge_url
+from scripts.platforms.azure.innermost import innermost
+from scripts.platforms.azure.names import group, purge_url
 from scripts.settings import Settings
 
 
@@ -111,6 +106,33 @@ def _name(line: str, settings: Settings) -> str:
     return f"set another BASE_NAME than {settings.BASE_NAME}: such names are unique in all of Azure"
 
 
+#: What helps where a cluster has no room for the pod that runs a command in it
+#: (https://learn.microsoft.com/troubleshoot/azure/azure-kubernetes/connectivity/resolve-az-aks-command-invoke-failures).
+ROOM = (
+    "run the same verb again; if it stays, give the cluster another node: the command's own pod "
+    "(in the namespace aks-command) needs 0.2 CPU and 500 MB"
+)
+
+
+def _policy(said: str, settings: Settings) -> str:
+    """Whom to ask, with the assignment where Azure named it."""
+    found = re.search(r"(/[^\s\"'\\\\]*)/policyAssignments/([^\s\"'\\\\]+)", said)
+    if found is None:
+        return "a policy of the subscription forbids it: ask who looks after it"
+    return (
+        "ask who looks after this policy to change it or to exempt the group: az policy exemption create "
+        f"--name slipway --exemption-category Waiver --policy-assignment {found[0]}"
+        f" --resource-group {group(settings)}"
+    )
+
+
+def _plan(said: str, settings: Settings) -> str:
+    return (
+        "ask for more (https://aka.ms/antquotahelp), or set another WEBAPP_SKU than "
+        f"{settings.WEBAPP_SKU}"
+    )
+
+
 #: The first that fits; patterns are regular expressions over "code: message".
 KINDS: Sequence[Kind] = (
     Kind(
@@ -154,14 +176,17 @@ KINDS: Sequence[Kind] = (
         r"|does not have (authorization|permission) to perform|not authorized to perform action",
         _assign,
     ),
+    Kind(r"RequestDisallowedByPolicy", _policy),
     Kind(
-        r"RequestDisallowedByPolicy",
-        "a policy of the subscription forbids it: ask who looks after it",
+        r"admission webhook .*denied the request",
+        "a policy in the cluster forbids it: ask who looks after it to exempt the namespaces "
+        "slipway and aks-command",
     ),
     Kind(
         r"ScopeLocked|ReadOnlyLock|CanNotDelete",
         "remove the lock: az lock list, then az lock delete",
     ),
+    Kind(r"IsOverQuotaForSku|MaxNumberOfServerFarms", _plan, exit_code=1),
     Kind(
         r"QuotaExceeded|quota|Max\w+Exceeded|CoreQuota|ExceedingQuota",
         "ask for more at https://aka.ms/ProdportalCRP, remove what is not used, or set another LOCATION",
@@ -190,6 +215,13 @@ KINDS: Sequence[Kind] = (
         r"MissingApiVersionParameter|unrecognized arguments|is misspelled or not recognized",
         "this az may be too old: see `az version`",
         exit_code=1,
+    ),
+    Kind(r"Kubernetes(Performance|Operation)Error", ROOM, exit_code=1, passing=True),
+    Kind(
+        r"Operation returned an invalid status 'OK'",  # it failed, and az tells no reason
+        "run the same verb again",
+        exit_code=1,
+        passing=True,
     ),
     Kind(
         r"TooManyRequests|\b429\b|Throttl|ServerBusy|ServiceUnavailable|\b50[0234]\b|InternalServerError"
@@ -242,9 +274,9 @@ def explain(what: str, stderr: str, settings: Settings) -> AzureError:
     line = f"{code}: {message}" if code else message
     fits = (kind for kind in KINDS if re.search(kind.pattern, line, re.IGNORECASE | re.DOTALL))
     kind = next(fits, Kind("", exit_code=1))
-    mend = kind.mend if isinstance(kind.mend, str) else kind.mend(line, settings)
-    # Key Vault says at length what the mend says.
-    shown = line.partition(" If role assignments, deny assignments")[0]
+    mend = kind.mend if isinstance(kind.mend, str) else kind.mend(f"{line}\n{stderr}", settings)
+    # What follows the mend says: which policies, as whole objects, and Key Vault's advice.
+    shown = re.split(r"\.? Policy identifiers: | If role assignments, deny assignments", line)[0]
     return AzureError(f"{what}: {shown[:600]}", mend, code, kind, stderr)
 
 
@@ -252,80 +284,3 @@ def command(arguments: Sequence[str]) -> str:
     """The command without its options."""
     count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
     return " ".join(["az", *arguments[:count]])
-
-
-#: How az begins what it did not foresee.
-UNFORESEEN = "The command failed with an unexpected error. Here is the traceback:"
-
-
-def innermost(text: str) -> tuple[str, str]:
-    """Code and message of the error inside all others; the code is "" where there is none.
-
-    >>> innermost("ERROR: (Outer) See inner.\\nInner Errors: \\n" '{"code": "Quota", "message": "Full."}')
-    ('Quota', 'Full.')
-    """
-    text = "\n".join(
-        line for line in text.splitlines() if not line.startswith(("WARNING", "/usr", "  warn"))
-    )
-    # What az did not foresee it tells with its traceback.
-    text = text.partition("Traceback (most recent call last)")[0].replace(UNFORESEEN, "")
-    text = re.sub(r"^(\s*ERROR:)+", "", text).strip()
-    if reached := re.search(r"HTTPS?ConnectionPool\(host='([^']+)'", text):
-        why = re.findall(r"(?:[A-Z]\w+\(['\"]|Caused by \w+: )([^'\"()]+)", text)
-        return "", f"cannot reach {reached[1]}: {why[-1] if why else 'the connection broke'}"
-    if broken := re.match(r"\('[^']*', \w+\('([^']+)'", text):
-        return "", f"cannot reach Azure: {broken[1]}"
-    found = [inner for value in _objects(text) if (inner := _deepest(value))]
-    if found and not found[-1][1]:
-        # Key Vault's inner error is a code only, and its message is what stands before.
-        said = re.sub(r"^\(\w+\) ", "", text.partition("\nCode:")[0])
-        return found[-1][0], " ".join(said.split())
-    if found:
-        return found[-1]
-    return _plain(text)
-
-
-def _objects(text: str) -> list[Any]:
-    """The JSON objects in the text."""
-    decoder, at, objects = json.JSONDecoder(), 0, []
-    while (at := text.find("{", at)) != -1:
-        try:
-            value, at = decoder.raw_decode(text, at)
-        except ValueError:
-            at += 1
-            continue
-        objects.append(value)
-    return [value for value in objects if isinstance(value, dict)]
-
-
-def _deepest(value: dict[str, Any]) -> tuple[str, str] | None:
-    """Code and message of an ARM error's first innermost detail."""
-    error = value.get("error", value)
-    if not isinstance(error, dict) or not isinstance(error.get("code"), str):
-        return None
-    for detail in error.get("details") or ():
-        if isinstance(detail, dict) and (inner := _deepest(detail)):
-            return inner
-    message = " ".join(str(error.get("message") or "").split())
-    for value in _objects(str(error.get("message") or "")):
-        if inner := _deepest(value):
-            return inner
-    return error["code"], message
-
-
-def _plain(text: str) -> tuple[str, str]:
-    """Code and message where az formatted them itself."""
-    inner = re.findall(r"^\s*\(([A-Za-z][\w.]+)\) (.+)$", text, re.MULTILINE)
-    inner += re.findall(r"Exception Details:\s*\(([A-Za-z][\w.]+)\) (.+)$", text, re.MULTILINE)
-    if inner:
-        return inner[-1][0], " ".join(inner[-1][1].split())
-    preflight = re.findall(r"^([A-Z][A-Za-z]{5,}) - (.+)$", text, re.MULTILINE)
-    if preflight:
-        return preflight[-1][0], " ".join(preflight[-1][1].split())
-    signed = re.search(r"(AADSTS\d+): ([^\n]+)", text)
-    if signed:
-        return signed[1], re.sub(r" (Trace ID|Correlation ID|Timestamp):.*", "", signed[2])
-    coded = re.match(r"([A-Z][A-Za-z]{5,}): (.+)", text, re.DOTALL)
-    if coded:
-        return coded[1], " ".join(coded[2].split())
-    return "", " ".join(text.split())[:600] or "no message"

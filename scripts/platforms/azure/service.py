@@ -15,13 +15,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from scripts import console
-from scripts.errors import UsageError
+from scripts.errors import SlipwayError, UsageError
 from scripts.platforms import deployments, starting
 from scripts.platforms.azure import deployed
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.deployed import Kept, State
 from scripts.platforms.azure.ground import Ground
 from scripts.platforms.azure.images import pinned
+from scripts.platforms.azure.refusals import AzureError
 from scripts.platforms.base import Deployment, Endpoint, Image, Release, Service
 from scripts.proof import is_healthy, untrusted, wait_healthy
 from scripts.settings import Settings
@@ -291,3 +292,10 @@ def _distrust(url: str, certificate: str) -> str | None:
 def what(new: Kept) -> str:
     """A deployment in an error."""
     return f"deployment {new.number} (version {new.version})"
+
+
+def not_started(new: Kept, error: AzureError, after: str) -> SlipwayError:
+    """What Azure refused, with the deployment that it hit; `after` says what serves."""
+    raised = SlipwayError(f"{what(new)} could not be started: {error.message}; {after}", error.mend)
+    raised.exit_code = error.exit_code
+    return raised

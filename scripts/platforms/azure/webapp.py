@@ -22,7 +22,7 @@ from scripts.platforms.azure.deployed import Kept, State
 from scripts.platforms.azure.ground import environment
 from scripts.platforms.azure.key import SECRET
 from scripts.platforms.azure.refusals import AzureError
-from scripts.platforms.azure.service import EACH, PAUSE, AzureService, Seen, what
+from scripts.platforms.azure.service import EACH, PAUSE, AzureService, Seen, not_started, what
 from scripts.proof import wait_healthy
 
 SLOT = "staging"
@@ -108,9 +108,7 @@ class WebApp(AzureService):
                 self._swap(seen, new)
         except AzureError as error:
             self._give_up(state.failed())
-            raise SlipwayError(
-                f"{what(new)} could not be started: {error.message}; {after}", error.mend
-            ) from None
+            raise not_started(new, error, after) from None
         if reason is not None:
             log = self._log_end(new, SLOT)
             self._give_up(state.failed())
@@ -132,9 +130,7 @@ class WebApp(AzureService):
             if seen.detail is not None and not seen.running:
                 self.az("webapp", "start", *self._where)
         except AzureError as error:
-            raise SlipwayError(
-                f"{what(new)} could not be started: {error.message}; nothing serves", error.mend
-            ) from None
+            raise not_started(new, error, "nothing serves") from None
         reason = self._proven_wrong(self._url(), new, sample, lambda: self._ended(new))
         if reason is not None:
             log = self._log_end(new)

@@ -267,11 +267,7 @@ def _bring(world: World, found: Found) -> str:
 
 def _token(world: World, server: str, repository: str, identity: Principal | None) -> str:
     """The registry's token to pull with. Source: Azure/acr docs/AAD-OAuth.md."""
-    unauthorized = PullFailed(
-        f"failed to authorize: failed to fetch anonymous token: unexpected status from GET request to "
-        f"https://{server}/oauth2/token?scope=repository%3A{repository.replace('/', '%2F')}%3Apull"
-        f"&service={server}: 401 Unauthorized"
-    )
+    unauthorized = _unauthorized(server, repository)
     if identity is None:
         raise unauthorized
     arm, _ = access_token(world, identity, ARM_AUDIENCES[1])
@@ -299,6 +295,15 @@ def _token(world: World, server: str, repository: str, identity: Principal | Non
     return str(access["access_token"])
 
 
+def _unauthorized(server: str, repository: str) -> PullFailed:
+    """What somebody without a role there is told. Source: Azure/AKS#4593."""
+    return PullFailed(
+        f"failed to authorize: failed to fetch anonymous token: unexpected status from GET request to "
+        f"https://{server}/oauth2/token?scope=repository%3A{repository.replace('/', '%2F')}%3Apull"
+        f"&service={server}: 401 Unauthorized"
+    )
+
+
 def _post(world: World, host: str, path: str, **form: str) -> Mapping[str, Any] | None:
     headers = {"content-type": "application/x-www-form-urlencoded"}
     request = Request("POST", host, path, "", headers, urlencode(form).encode())
@@ -323,11 +328,7 @@ def _manifest(
         connection.close()
     where = f"{server}/{repository}{'@' if ':' in reference else ':'}{reference}"
     if answer.status in (401, 403):
-        raise PullFailed(
-            f'failed to pull and unpack image "{where}": failed to resolve reference: pull access denied, '
-            "repository does not exist or may require authorization: authorization failed: no basic auth "
-            "credentials"
-        )
+        raise _unauthorized(server, repository)
     if answer.status != 200:
         raise PullFailed(
             f'failed to pull and unpack image "{where}": failed to resolve reference: {where}: not found'

@@ -14,7 +14,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.azure.standin import generic, jsonc, operations
+from tests.azure.standin import generic, jsonc, operations, policy
 from tests.azure.standin.access import allowed, caller
 from tests.azure.standin.arm import GROUPS, deprovisioning, find_group, subscription
 from tests.azure.standin.directory import Principal
@@ -128,14 +128,30 @@ def preflight(world: World, types: ResourceTypes, who: Principal, name: str, pla
     unknown = [each for each in errors if each.code.startswith(("InvalidTemplate", "NoRegistered"))]
     if unknown:
         raise unknown[0]
+    inner = [_inner(each) for each in errors]
+    if any(each.code == policy.CODE for each in errors):
+        only = all(each.code == policy.CODE for each in errors)
+        raise Refused(
+            400,
+            "InvalidTemplateDeployment",
+            f"The template deployment failed {'because of policy violation' if only else 'with multiple errors'}"
+            ". Please see details for more information.",
+            details=inner,
+        )
     if errors:
         raise Refused(
             400,
             "InvalidTemplateDeployment",
             f"The template deployment '{name}' is not valid according to the validation procedure. The "
             f"tracking id is '{new_id()}'. See inner errors for details.",
-            details=[{"code": each.code, "message": each.message} for each in errors],
+            details=inner,
         )
+
+
+def _inner(refused: Refused) -> Json:
+    """A refusal as a detail of another."""
+    given: Json = {"code": refused.code, "message": refused.message, **refused.more}
+    return given | {"details": refused.details} if refused.details else given
 
 
 def _shown(group: str, name: str, properties: Json, plan: Plan) -> Json:

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.azure.standin import operations, resources
+from tests.azure.standin import operations, policy, resources
 from tests.azure.standin.arm import (
     GROUP,
     GROUPS,
@@ -78,6 +78,7 @@ def check(
                 f"resource group '{target.group}'. A resource with the same name cannot be created in "
                 f"location '{where}'. Please select a new resource name.",
             )
+    policy.check(world, target)
     kind.check(world, target, copy.deepcopy(body))
     return kind
 

@@ -46,15 +46,16 @@ class Refused(Exception):
         message: str,
         *,
         details: list[Json] | None = None,
+        more: Json | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(f"{status} {code}: {message}")
         self.status, self.code, self.message = status, code, message
-        self.details = details or []
+        self.details, self.more = details or [], more or {}
         self.headers = dict(headers or {})
 
     def answer(self) -> Answer:
-        error = {"code": self.code, "message": self.message, "details": self.details}
+        error = {"code": self.code, "message": self.message, "details": self.details, **self.more}
         return Answer(self.status, {"error": error}, self.headers)
 
 

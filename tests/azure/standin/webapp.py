@@ -82,11 +82,27 @@ def _check_plan(world: World, target: ResourceId, body: Json) -> None:
     sku = body["sku"]["name"]
     if sku.lower() not in {known.lower() for known in TIERS}:
         raise Refused(400, "BadRequest", f"The SKU '{sku}' is not valid for an App Service plan.")
+    before = world.resources.get(target.key)
+    if before is None or before["sku"]["name"].lower() != sku.lower():
+        _check_quota(world)
+
+
+def _check_quota(world: World) -> None:
+    """Source: MicrosoftDocs/msteams-docs#13495, what a template is told of a plan beyond the quota."""
     if world.faults.has("no App Service quota"):
         raise Refused(
-            401,
-            "Unauthorized",
-            "This region has quota of 0 instances for your subscription. Try selecting different region or SKU.",
+            400,
+            "ValidationForResourceFailed",
+            "Validation failed for a resource. Check 'Error.Details[0]' for more information.",
+            details=[
+                {
+                    "code": "SubscriptionIsOverQuotaForSku",
+                    "message": "Operation cannot be completed without additional quota. \r\nAdditional "
+                    "details - Location:  \r\nCurrent Limit (PremiumV3 VMs): 0 \r\nCurrent Usage: 0\r\n"
+                    "Amount required for this deployment (PremiumV3 VMs): 1 \r\n(Minimum) New Limit that "
+                    "you should request to enable this deployment: 1. ",
+                }
+            ],
         )
 
 

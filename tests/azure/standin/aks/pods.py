@@ -161,7 +161,9 @@ class Pod:
             message = f'Failed to pull image "{image}": {failed}'
             self.cluster.event(self.made, "Failed", message)
             self.cluster.event(self.made, "BackOff", f'Back-off pulling image "{image}"')
-            raise _NotYet("ImagePullBackOff", message) from None
+            # Source: kubelet 1.33, which repeats why the pull before failed.
+            waits = f'Back-off pulling image "{image}": ErrImagePull: {failed}'
+            raise _NotYet("ImagePullBackOff", waits) from None
         crash = world.faults.has("pod crashes")
         command = [*(container.get("command") or []), *(container.get("args") or [])]
         if crash:
