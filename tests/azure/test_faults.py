@@ -8,6 +8,8 @@ when it is called again once the fault is gone. CI sees every fault once and eve
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,7 +92,11 @@ def call(bench: Bench, verb: str, environ: dict[str, str]) -> tuple[int, str, fl
     began = time.monotonic()
     module = (SCENES[verb].module or verb).replace("-", "_")
     child = bench.clone.start(module, **{"TMPDIR": str(bench.scratch), **environ, **bench.around})
-    printed, _ = child.communicate(timeout=LIMIT)
+    try:
+        printed, _ = child.communicate(timeout=LIMIT)
+    finally:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
     return child.returncode, printed, time.monotonic() - began
 
 
