@@ -69,5 +69,5 @@ def test_a_reason_has_its_mend(pod: dict[str, Any], reason: str, mend: str) -> N
 def test_what_is_no_object() -> None:
     assert pods.parse("error: no such thing\n") == {}
     assert pods.rest("one\n\ntwo") == ["one", "two"]
-    assert pods.last("one\ntwo\n\n") == "two"
+    assert pods.last("one\nerror: two\n\n") == "two"
     assert pods.last("") == "it said nothing"

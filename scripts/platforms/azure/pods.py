@@ -32,9 +32,9 @@ def rest(said: str) -> list[str]:
 
 
 def last(said: str) -> str:
-    """The last line that says something."""
+    """The last line that says something, without kubectl's word for what it is."""
     lines = [line for line in said.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it said nothing"
+    return lines[-1].strip().removeprefix("error: ") if lines else "it said nothing"
 
 
 def reasons(found: Mapping[str, Any]) -> list[str]:

@@ -116,7 +116,7 @@ def preflight(world: World, types: ResourceTypes, who: Principal, name: str, pla
                 types.find(target.type, planned.version)
         except Refused as refused:
             errors.append(refused)
-    denied = [each for each in errors if each.status == 403]
+    denied = [each for each in errors if each.code == "InvalidTemplateDeployment"]
     if denied:
         shown = "' and '".join(each.message for each in denied)
         count = (
