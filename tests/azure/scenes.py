@@ -145,6 +145,7 @@ def _to_register(bench: Bench) -> Environ:
 
 def _to_publish(bench: Bench) -> Environ:
     _trained(bench)
+    bench.restore("trained")
     return {"BUILD_BUILDID": str(next(bench.numbers))}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -116,8 +117,10 @@ def failed_plainly(bench: Bench, hit: Hit, verb: str, printed: str) -> None:
     if verb == "doctor":
         told = printed
     else:
-        assert printed.count("error: ") == 1, printed
-        _, _, told = printed.partition("error: ")
+        # One, which is not a line of the log that it shows.
+        _, *errors = re.split("^error: ", printed, flags=re.MULTILINE)
+        assert len(errors) == 1, printed
+        told = errors[0]
         assert "mend: " in told, printed
     said, _, mend = told.partition("mend: ")
     if verb == "doctor":

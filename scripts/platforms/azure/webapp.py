@@ -8,6 +8,7 @@ was begun, for a call that is cut short between the swap and its note.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -244,6 +245,8 @@ class WebApp(AzureService):
         except AzureError as error:
             return [f"(its log cannot be read: {error.message})"]
         told = [line for line in platform if line[:19] >= new.started[:19]]
+        # The container before in that place has left its lines there too.
+        own = [line for line in own if _time(line, new.started) >= new.started[:19]]
         return [*told[-8:], *own[-(starting.LOG_TAIL - 8) :]]
 
     def _download(self, slot: str | None = None) -> tuple[list[str], list[str]]:
@@ -270,3 +273,9 @@ class WebApp(AzureService):
         now = seen.state.get(seen.state.proven)
         image = (seen.detail or {}).get("image")
         return super()._serves(seen) and now is not None and image in ("", None, now.image)
+
+
+def _time(line: str, otherwise: str) -> str:
+    """When a line of a log was written, to the second."""
+    found = re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", line[:60])
+    return found[0] if found else otherwise[:19]
