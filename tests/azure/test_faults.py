@@ -41,7 +41,7 @@ def cases() -> Iterator[object]:
     """Each pair with its marks."""
     for fault, hit, verb in sorted(faults.pairs(), key=lambda pair: room(pair[2])):
         marks = [pytest.mark.azure]
-        if verb not in hit.daily.split() or room(verb) != "subscription":
+        if verb not in hit.daily.split():
             marks.append(pytest.mark.slow)
         if room(verb) == "containers":
             marks.append(pytest.mark.docker)
