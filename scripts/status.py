@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from scripts import formats
 from scripts.errors import SlipwayError
@@ -117,7 +117,9 @@ def run(context: Context) -> Result:
 
     # Where no terminal tells its width, lines are not broken: they are read by a program.
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or 160)
-    Console(width=width, highlight=False).print(table(context))
+    # NO_COLOR alone leaves rich its bold and dim.
+    plain: dict[str, Any] = {"color_system": None} if os.environ.get("NO_COLOR") else {}
+    Console(width=width, highlight=False, **plain).print(table(context))
     return Result(f"platform {context.settings.PLATFORM}, records in {context.records.folder}")
 
 

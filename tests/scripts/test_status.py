@@ -40,6 +40,18 @@ def test_everything_in_one_table(clone: Clone, capsys: pytest.CaptureFixture[str
     assert "passed: 38214 requests, 3812.7 a second, p95 4.41 ms, 0 failed" in text
 
 
+def test_no_color_leaves_no_style_at_all(
+    clone: Clone, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    with pytest.raises(AssertionError):
+        shown(clone, Platform(), capsys)
+    monkeypatch.setenv("NO_COLOR", "1")
+    shown(clone, Platform(), capsys)
+
+
 def test_nothing_there_says_what_to_do(clone: Clone, capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(clone, Platform(), capsys)
     for command in ("make all", "make deploy", "make load"):

@@ -112,8 +112,10 @@ class PipelineRuns:
                 if child.id not in followers:
                     console.step(f"step {child.name}")
                     followers[child.id] = Follower(child)
-                if enduring(followers[child.id].look, FAULT_PAUSES) in ENDED:
-                    ended.add(child.id)
+                if enduring(followers[child.id].look, FAULT_PAUSES) not in ENDED:
+                    # Its last lines come before the step after it.
+                    break
+                ended.add(child.id)
             if status in ENDED:
                 return status
             time.sleep(PAUSE)
