@@ -121,6 +121,13 @@ def judge(stages: Sequence[Stage]) -> Verdict:
             f"Deployment {deploy.get('deployment')} serves {deploy.get('model_name')} version"
             f" {deploy.get('version')} again.",
         )
+    if deploy.get("version") != register.get("version"):
+        return Verdict(
+            "kept",
+            f"Version {deploy.get('version')} serves",
+            f"It was asked for by its number; the champion is {model}.",
+            f"`make deploy MODEL_VERSION={register.get('version')}` serves the champion",
+        )
     if by_name["evaluate"].state == "kept":
         return Verdict(
             "kept",

@@ -279,6 +279,7 @@ def test_a_kept_candidate_and_a_rollback_are_the_verdict(clone: Clone) -> None:
     clone.write("evaluate", kept)
     registered = {**clone.record("register"), "registered": False, "outcome": "kept"}
     clone.write("register", {**registered, "version": 3})
+    clone.write("deploy", {**clone.record("deploy"), "version": 3})
     page = made(clone)
     assert "Kept kiln-hours version 3" in page.top
     assert "stays the champion" in page.sections["register"]
@@ -287,6 +288,17 @@ def test_a_kept_candidate_and_a_rollback_are_the_verdict(clone: Clone) -> None:
     page = made(clone)
     assert "Rolled back to version 3" in page.top
     assert "Rolled back" in page.sections["deploy"]
+
+
+def test_a_version_that_was_asked_for_by_number_is_no_release_of_the_champion(
+    clone: Clone,
+) -> None:
+    clone.release()
+    clone.write("deploy", {**clone.record("deploy"), "version": 2})
+    page = made(clone)
+    assert "Version 2 serves" in page.top
+    assert "the champion is kiln-hours version 4" in page.top
+    assert "Released" not in page.top
 
 
 def test_a_registry_that_cannot_be_read_does_not_stop_the_page(
