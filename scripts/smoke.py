@@ -32,14 +32,14 @@ def new_traceparent() -> str:
 def find_log_line(service: Service, request_id: str) -> dict[str, Any] | None:
     """The service's log line of that request; None if it has not come in time."""
     late = service.log_delay
-    deadline = time.monotonic() + max(late, LOG_SECONDS)
+    deadline = time.monotonic() + (LOG_SECONDS if late is None else late)
     while True:
         for text in service.logs():
             if request_id in text and (line := _parsed(text)).get("request_id") == request_id:
                 return line
         if time.monotonic() >= deadline:
             return None
-        time.sleep(FAR if late else NEAR)
+        time.sleep(NEAR if late is None else FAR)
 
 
 def _parsed(text: str) -> dict[str, Any]:
@@ -84,11 +84,15 @@ def run(context: Context) -> Result:
     delay = service.log_delay
     console.step(
         "looking for its line in the service's log"
-        + (f", for up to {delay:g} s (LOG_WAIT): lines arrive late there" if delay else "")
+        + (
+            f", for up to {delay:g} s (LOG_WAIT): lines arrive late there"
+            if delay is not None
+            else ""
+        )
     )
     line = find_log_line(service, request_id)
     expected = {"request_id": request_id, "traceparent": traceparent, "predictions": rows}
-    if line is None and delay and not faults:
+    if line is None and delay is not None and not faults:
         # That the answer carries the request's id has been checked.
         console.warning(
             f"the line of request {request_id} is not in the service's log after {delay:g} s;"

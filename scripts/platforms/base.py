@@ -149,8 +149,8 @@ class Service(Protocol):
     """The deployed scoring service."""
 
     @property
-    def log_delay(self) -> float:
-        """Seconds by which lines of its log may come late; 0 where they are there at once."""
+    def log_delay(self) -> float | None:
+        """Seconds to wait for lines of its log that come late; None where they are there at once."""
 
     def described(self, deployment: Deployment) -> bytes | None:
         """The model.json that a deployment serves; None if it cannot be had from here."""

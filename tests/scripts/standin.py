@@ -136,7 +136,9 @@ class Platform:
         server: StandIn | None = None,
         url: str | None = None,
         versions: Sequence[ModelVersion] | Exception = (),
+        log_delay: float | None = None,
     ) -> None:
+        self.log_delay = log_delay
         self.server = server
         self.url = server.url if server else url
         self.found = versions
@@ -151,10 +153,6 @@ class Platform:
         if self.url is None:
             raise UsageError("nothing is deployed", "run `make deploy` first")
         return Endpoint(self.url, {"Authorization": f"Bearer {KEY}"})
-
-    @property
-    def log_delay(self) -> float:
-        return 0.0
 
     def described(self, deployment: Deployment) -> bytes | None:
         return None

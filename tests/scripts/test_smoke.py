@@ -62,6 +62,23 @@ def test_whatever_is_wrong_is_refused_with_its_figures(
     assert failed["request_id"]
 
 
+@pytest.mark.parametrize("delay", [0.0, 0.2])
+def test_where_lines_come_late_a_missing_one_is_a_warning_and_the_request_id_is_the_check(
+    clone: Clone, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, delay: float
+) -> None:
+    monkeypatch.setattr(smoke, "FAR", 0.1)
+    with serving("silent") as server:
+        clone.on("smoke", Platform(server, log_delay=delay))
+        assert smoke.main() == 0
+    said = capsys.readouterr()
+    assert f"is not in the service's log after {delay:g} s" in said.out + said.err
+    assert clone.record("smoke")["log"] is None
+    with serving("echo") as server:
+        clone.on("smoke", Platform(server, log_delay=delay))
+        assert smoke.main() == 3
+    assert "the answer carries request id 'another'" in capsys.readouterr().err
+
+
 def test_the_key_is_sent_and_stands_nowhere(
     clone: Clone, capsys: pytest.CaptureFixture[str]
 ) -> None:

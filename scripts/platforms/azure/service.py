@@ -103,7 +103,7 @@ class AzureService(ABC):
     # What is there
 
     @property
-    def log_delay(self) -> float:
+    def log_delay(self) -> float | None:
         return self.settings.LOG_WAIT
 
     @property

@@ -34,8 +34,8 @@ class ContainerService:
     # What is here
 
     @property
-    def log_delay(self) -> float:
-        return 0.0
+    def log_delay(self) -> float | None:
+        return None
 
     def described(self, deployment: Deployment) -> bytes | None:
         with engine.explained():
