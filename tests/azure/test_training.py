@@ -156,6 +156,9 @@ def test_a_cluster_is_scaled_but_its_nodes_never_change(clone: AzureClone) -> No
     said = clone.run("train", code=2, PARAMS="alpha=3")
     assert "has nodes of STANDARD_DS2_V2" in said
     assert "AML_COMPUTE_CLUSTER_NAME" in said.split("mend:")[1]
+    clone.save(AML_COMPUTE_CLUSTER_CPU_SKU="STANDARD_DS2_V2", AML_CLUSTER_PRIORITY="dedicated")
+    said = clone.run("train", code=2, PARAMS="alpha=3")
+    assert "has nodes of lowpriority, but AML_CLUSTER_PRIORITY is dedicated" in said
 
 
 @pytest.mark.slow

@@ -71,20 +71,24 @@ def _adapt(cluster: Any, settings: Settings, name: str) -> None:
             f"AML_COMPUTE_CLUSTER_NAME={name} is a {cluster.type}, not a training cluster",
             "choose another name in .env",
         )
-    size = str(cluster.vm_size or "")
-    if size.lower() != settings.AML_COMPUTE_CLUSTER_CPU_SKU.lower():
-        raise UsageError(
-            f"cluster {name} has nodes of {size}, but AML_COMPUTE_CLUSTER_CPU_SKU is "
-            f"{settings.AML_COMPUTE_CLUSTER_CPU_SKU}; a cluster's size cannot be changed",
-            "set AML_COMPUTE_CLUSTER_NAME to a new name, or the SKU to the cluster's",
-        )
+    for setting, found in (
+        ("AML_COMPUTE_CLUSTER_CPU_SKU", str(cluster.vm_size or "")),
+        ("AML_CLUSTER_PRIORITY", str(cluster.vm_priority or "")),
+    ):
+        wanted = getattr(settings, setting)
+        if found.lower() != wanted.lower():
+            raise UsageError(
+                f"cluster {name} has nodes of {found}, but {setting} is {wanted}; what a cluster's "
+                "nodes are cannot be changed",
+                f"set AML_COMPUTE_CLUSTER_NAME to a new name, or {setting} to the cluster's",
+            )
     _check_state(cluster, name)
     scale = cluster.scale_settings
-    wanted = (settings.AML_CLUSTER_MIN_NODES, settings.AML_CLUSTER_MAX_NODES)
-    if (scale.minimum_node_count, scale.maximum_node_count) != wanted:
-        console.step(f"cluster {name}: from now on {wanted[0]} to {wanted[1]} nodes")
+    few, most = settings.AML_CLUSTER_MIN_NODES, settings.AML_CLUSTER_MAX_NODES
+    if (scale.minimum_node_count, scale.maximum_node_count) != (few, most):
+        console.step(f"cluster {name}: from now on {few} to {most} nodes")
         with explained(f"cluster {name}"), silenced():
-            cluster.update(min_nodes=wanted[0], max_nodes=wanted[1])
+            cluster.update(min_nodes=few, max_nodes=most)
             cluster.wait_for_completion(show_output=False, min_node_count=0, timeout_in_minutes=20)
 
 
