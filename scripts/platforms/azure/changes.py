@@ -1,4 +1,7 @@
-"""What a deployment would change, for people: Azure's what-if, one line a resource."""
+"""What a deployment would change, for people: Azure's what-if, one line a resource.
+
+Source: REST spec Microsoft.Resources deployments.json, WhatIfChange and WhatIfPropertyChange.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,6 @@ def lines(changes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     order = list(WORDS)
     for change in sorted(changes, key=lambda item: order.index(str(item["changeType"]))):
         word = WORDS[str(change["changeType"])]
-        if change["changeType"] == "NoChange":
-            word = WORDS["NoChange"]
         yield f"  {word:<15} {_named(str(change['resourceId']))}"
         if change["changeType"] == "Modify":
             yield from _properties(change.get("delta") or ())
@@ -56,6 +57,8 @@ def _named(resource_id: str) -> str:
 
 def _properties(delta: Sequence[Mapping[str, Any]], above: str = "") -> Iterator[str]:
     for item in delta:
+        if item["propertyChangeType"] == "NoEffect":
+            continue  # Azure's own, which a template does not change
         name = f"{above}{item['path']}"
         if item.get("children"):
             yield from _properties(item["children"], f"{name}.")
