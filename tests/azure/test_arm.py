@@ -347,7 +347,7 @@ def pushed(cli: Cli, tmp_path: Path) -> str:
         ),
         (
             "webapp.json",
-            {"name": "kiln-web-42", "first": True, "candidate": SETTINGS},
+            {"name": "kiln-web-42", "workspace": "kiln-ws", "first": True, "candidate": SETTINGS},
             {"kiln-web-42-plan", "kiln-web-42", "staging"},
         ),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from scripts.platforms.azure.holdings import Holdings
@@ -131,3 +133,43 @@ def test_what_is_inside_of_ours_goes_with_it() -> None:
     held = Holdings({"tags": tags}, [workspace, cluster, other], "A")
     assert (held.ours, held.others) == ([workspace, cluster], [other])
     assert Holdings(None, [other], "A").ours == []
+
+
+def _resource(kind: str, name: str, **tags: str) -> dict[str, Any]:
+    return {"id": f"/s/g/{kind}/{name}", "type": kind, "name": name, "tags": tags}
+
+
+def test_what_another_workspace_in_the_group_has_is_not_ours() -> None:
+    ours = [
+        _resource("Microsoft.Storage/storageAccounts", "a", slipway="A"),
+        _resource("Microsoft.Web/sites", "app", **{"slipway": "a", "slipway.last": "1"}),
+        _resource("Microsoft.ContainerInstance/containerGroups", "c", **{"slipway.last": "1"}),
+    ]
+    theirs = [
+        _resource("Microsoft.Storage/storageAccounts", "b", slipway="B"),
+        _resource("Microsoft.Web/serverFarms", "b-plan", slipway="B"),
+        _resource("Microsoft.Web/sites", "b", **{"slipway": "B", "slipway.last": "1"}),
+        _resource("Microsoft.Storage/storageAccounts", "c", slipways="A"),
+    ]
+    held = Holdings({"tags": {"slipway": "A"}}, [*ours, *theirs], "A")
+    assert (held.ours, held.others) == (ours, theirs)
+
+
+def test_what_application_insights_makes_beside_a_component_goes_with_ours_only() -> None:
+    component, theirs = "Microsoft.Insights/components", "their-AI"
+    rules = "Microsoft.AlertsManagement/smartDetectorAlertRules"
+    ours = [
+        _resource(component, "A-AI", slipway="A"),
+        _resource(rules, "Failure Anomalies - A-AI"),
+    ]
+    told = _resource("microsoft.insights/actionGroups", "Application Insights Smart Detection")
+    others = [
+        _resource("microsoft.insights/actionGroups", "on-call"),
+        _resource(rules, "slow answers"),
+    ]
+    held = Holdings({"tags": {}}, [*ours, told, *others], "A")
+    assert (held.ours, held.others) == ([*ours, told], others)
+    # Somebody else's component is told by the same group.
+    others += [_resource(component, theirs), _resource(rules, f"Failure Anomalies - {theirs}")]
+    held = Holdings({"tags": {}}, [*ours, told, *others], "A")
+    assert (held.ours, held.others) == (ours, [told, *others])

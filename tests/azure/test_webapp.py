@@ -52,6 +52,7 @@ class Place:
         """Deploy the template, its secrets in a file."""
         values = {
             "name": APP,
+            "workspace": "kiln-ws",
             "identity": self.identity,
             "identityClient": self.principal.app_id,
             **parameters,

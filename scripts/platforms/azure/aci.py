@@ -130,7 +130,7 @@ class ContainerInstance(AzureService):
             "image": kept.image,
             "cpu": kept.settings["DEPLOY_CPU"],
             "memory": kept.settings["DEPLOY_MEMORY_GB"],
-            "labels": state.tags(),
+            "labels": self.ground.labels(state.tags()),
             "environment": {"variables": variables},
         }
         if certificate is not None:

@@ -15,6 +15,7 @@ from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.certificate import Certificate, certificate
 from scripts.platforms.azure.images import AzureImages
 from scripts.platforms.azure.key import fingerprint, scoring_key
+from scripts.platforms.azure.names import TAG
 from scripts.platforms.azure.place import Place, place
 from scripts.settings import Settings
 
@@ -90,6 +91,10 @@ class Ground:
         values = {name: getattr(self.settings, name) for name in sizes}
         more = {n: v if isinstance(v, str) else f"{v:g}" for n, v in values.items()}
         return {**starting.service_settings(self.settings), **more}
+
+    def labels(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """The tags of what is deployed: whose it is, so that `destroy` knows it, and `tags`."""
+        return {TAG: self.place.workspace, **tags}
 
     def tag(self, kind: str, name: str, tags: Mapping[str, str]) -> None:
         """Change these tags of a resource in the group; its other tags stay, and what runs is left alone."""

@@ -12,11 +12,12 @@ from scripts.platforms.azure.names import ARM, WORKSPACE_API
 from scripts.platforms.azure.template import WORKSPACES
 from scripts.settings import Settings
 
-#: What Application Insights makes beside itself, without our tags.
-COMPANIONS = (
-    "microsoft.insights/actiongroups",
-    "microsoft.alertsmanagement/smartdetectoralertrules",
-)
+COMPONENTS = "microsoft.insights/components"
+#: What Application Insights makes beside itself, without our tags: a rule for each component, and one
+#: group of whom to tell for all that are in the resource group.
+#: https://learn.microsoft.com/azure/azure-monitor/alerts/proactive-failure-diagnostics
+RULES, RULE = "microsoft.alertsmanagement/smartdetectoralertrules", "failure anomalies - "
+TELLS, TELL = "microsoft.insights/actiongroups", "application insights smart detection"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Holdings:
     @property
     def ours(self) -> list[Mapping[str, Any]]:
         """What bears our tag, and what is inside of it, as a cluster is in its workspace."""
-        tagged = [item for item in self.resources if _is_ours(item)]
+        tagged = [
+            item for item in self.resources if self._is_tagged(item) or self._is_companion(item)
+        ]
         roofs = tuple(f"{item['id']}/".lower() for item in tagged)
         return [
             item
@@ -64,11 +67,31 @@ class Holdings:
     @property
     def has_existing_workspace(self) -> bool:
         """Whether that workspace was there before us."""
-        return self.workspace is not None and not _is_ours(self.workspace)
+        return self.workspace is not None and not self._is_tagged(self.workspace)
+
+    def _is_tagged(self, item: Mapping[str, Any]) -> bool:
+        """Whether it bears our tag, and not that of another workspace that shares the group."""
+        tags = {str(name): str(value) for name, value in (item.get("tags") or {}).items()}
+        if names.TAG in tags:
+            return tags[names.TAG].lower() == self.workspace_name.lower()
+        return any(name.startswith(f"{names.TAG}.") for name in tags)
+
+    def _is_companion(self, item: Mapping[str, Any]) -> bool:
+        """Whether Application Insights made it beside a component of ours, and of nobody else's."""
+        kind, name = str(item["type"]).lower(), str(item["name"]).lower()
+        theirs = [
+            str(each["name"]).lower()
+            for each in self.resources
+            if str(each["type"]).lower() == COMPONENTS and not self._is_tagged(each)
+        ]
+        if kind == RULES:
+            # Ours may be gone already: the rule is ours if it is nobody else's.
+            return name.startswith(RULE) and name.removeprefix(RULE) not in theirs
+        return kind == TELLS and name == TELL and not theirs
 
     def elsewhere(self, location: str) -> str | None:
         """The region that what `provision` made is in, if it is another one."""
-        found = {str(item["location"]) for item in self.resources if _is_tagged(item)}
+        found = {str(item["location"]) for item in self.resources if self._is_tagged(item)}
         return next((each for each in sorted(found) if each not in (location, "global")), None)
 
     def has(self, kind: str, name: str) -> bool:
@@ -77,14 +100,6 @@ class Holdings:
             str(item["type"]).lower() == kind.lower() and str(item["name"]).lower() == name.lower()
             for item in self.resources
         )
-
-
-def _is_ours(item: Mapping[str, Any]) -> bool:
-    return _is_tagged(item) or str(item["type"]).lower() in COMPANIONS
-
-
-def _is_tagged(item: Mapping[str, Any]) -> bool:
-    return any(str(tag).startswith(names.TAG) for tag in item.get("tags") or {})
 
 
 def look(settings: Settings, az: Az, *, quiet: bool = False) -> Holdings:

@@ -176,7 +176,8 @@ class WebApp(AzureService):
             "identity": place.identity_id,
             "identityClient": place.identity_client,
             "first": first,
-            "labels": state.tags(),
+            "workspace": place.workspace,
+            "labels": self.ground.labels(state.tags()),
             "candidate": candidate,
         }
         given = json.dumps({name: {"value": value} for name, value in values.items()})
