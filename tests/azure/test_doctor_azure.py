@@ -116,6 +116,20 @@ def test_what_builds_the_images_and_what_is_missing_for_it(
     assert "apt-get install skopeo" in told
 
 
+def test_who_may_not_use_the_key_is_told_before_deploying(azure_clone: AzureClone) -> None:
+    azure_clone.run("provision")
+    assert "azure roles: enough on the vault Kiln42-AML-KV" in azure_clone.run("doctor")
+    # A colleague, who did not provision: owning everything is no right to the vault's secrets.
+    only(azure_clone.standin.world, APP_OBJECT, "Owner")
+    (told,) = lines(azure_clone.run("doctor", code=2), "problem")
+    assert "azure roles: you may not Microsoft.KeyVault/vaults/secrets/getSecret/action" in told
+    vault = azure_clone.records["provision"]["vault_id"]
+    assert f'--role "Key Vault Secrets Officer" --scope {vault}' in told
+    assert "make provision FORCE=1" in told
+    azure_clone.run("provision")
+    assert lines(azure_clone.run("doctor"), "problem") == []
+
+
 def test_a_region_that_has_nothing_is_named(azure_clone: AzureClone) -> None:
     printed = azure_clone.run("doctor", code=2, LOCATION="atlantis")
     told = "\n".join(lines(printed, "problem"))

@@ -6,19 +6,16 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from scripts.checks.finding import Finding, ok, problem
 from scripts.errors import SlipwayError, UsageError
-from scripts.platforms.azure import holdings, images, login, names, targets, template
+from scripts.platforms.azure import holdings, images, login, names, rights, targets, template
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.holdings import Holdings
 from scripts.platforms.azure.names import Names
 from scripts.platforms.azure.place import place
-from scripts.platforms.azure.refusals import RBAC
 from scripts.platforms.azure.targets import Ask
 from scripts.settings import Settings
 
@@ -66,13 +63,16 @@ def findings(root: Path, settings: Settings, az: Az) -> Iterator[Finding]:
     found = holdings.look(settings, az, quiet=True)
     questions: list[tuple[str, Ask]] = [
         ("azure providers", partial(_providers, settings, az)),
-        ("azure roles", partial(_rights, settings, az, found)),
+        ("azure roles", partial(rights.rights, settings, az, found)),
         ("azure sizes", partial(_sizes, settings, az)),
         *_taken(settings, az, found, wanted),
         *targets.questions(root, settings, az, found),
     ]
     if not settings.ROLE_ASSIGNMENTS:
+        # The roles of the caller are among them.
         questions.append(("azure role assignments", partial(_assigned, root, settings, az, found)))
+    elif found.group is not None:
+        questions.append(("azure roles", partial(rights.key_rights, root, settings, az)))
     yield _provisioned(settings, found, wanted)
     with ThreadPoolExecutor(TOGETHER) as pool:
         asked = [(what, pool.submit(ask)) for what, ask in questions]
@@ -155,41 +155,6 @@ def _providers(settings: Settings, az: Az) -> list[Finding]:
     return told or [
         ok("azure providers", f"{len(wanted)} are registered, and {settings.LOCATION} has them")
     ]
-
-
-def _rights(settings: Settings, az: Az, found: Holdings) -> list[Finding]:
-    """Whether the caller may do what provision does, where it does it."""
-    there = found.group is not None
-    scope = names.group_id(settings) if there else f"/subscriptions/{settings.SUBSCRIPTION_ID}"
-    url = f"{names.ARM}{scope.lstrip('/')}/providers/Microsoft.Authorization/permissions"
-    given = az("rest", "--method", "get", "--url", f"{url}?api-version=2022-04-01")["value"]
-    actions = {
-        "Microsoft.Resources/deployments/write": "Contributor",
-        f"{template.WORKSPACES}/write": "Contributor",
-        "Microsoft.Resources/subscriptions/resourceGroups/write": "Contributor",
-    }
-    if settings.ROLE_ASSIGNMENTS:
-        actions["Microsoft.Authorization/roleAssignments/write"] = RBAC
-    lacking = {role: action for action, role in actions.items() if not _allows(given, action)}
-    if not lacking:
-        return [ok("azure roles", f"enough on {'the group' if there else 'the subscription'}")]
-    who = template.operator(az).id
-    told = []
-    for role, action in lacking.items():
-        mend = f'an Owner runs: az role assignment create --assignee {who} --role "{role}" --scope {scope}'
-        if role != "Contributor":
-            mend += ", or set ROLE_ASSIGNMENTS=false"
-        told.append(problem("azure roles", f"you may not {action}", mend))
-    return told
-
-
-def _allows(permissions: Sequence[Mapping[str, Any]], action: str) -> bool:
-    """Whether one of the permissions has the action and does not take it away."""
-
-    def hit(patterns: Sequence[str]) -> bool:
-        return any(fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns or ())
-
-    return any(hit(each["actions"]) and not hit(each.get("notActions", ())) for each in permissions)
 
 
 def _sizes(settings: Settings, az: Az) -> list[Finding]:
