@@ -42,7 +42,7 @@ BEGIN {
     verbs()
     print "\n" bold("Settings") ", from the environment, .env, model/defaults.env or .env.example, which explains them"
     settings()
-    print "\n" bold("For one call") ": PARAMS= FORCE=1 MODEL_VERSION= CONFIRM=1 VERBOSE=1" \
+    print "\n" bold("For one call") ": PARAMS= FORCE=1 MODEL_VERSION= CONFIRM=1 WAIT=0 UPGRADE=1 VERBOSE=1" \
         " INPUT= OUTPUT= KEEP= PROBABILITIES=1 BENCH_*="
     exit 0
 }
