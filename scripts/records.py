@@ -32,6 +32,9 @@ STAGES = (
 #: The verbs that leave a record where the platform must have something first.
 PREPARING = ("provision",)
 
+#: And the verbs of a platform's own pipelines.
+PIPELINE = ("publish-pipeline", "run-pipeline")
+
 #: The stages that are done once for each target, where the platform has several.
 TARGETED = frozenset({"deploy", "smoke", "load"})
 
@@ -139,6 +142,14 @@ class Records:
     def write_outcome(self, outcome: Mapping[str, Any]) -> None:
         """Leave the last verb's outcome for a CI job to read."""
         write_atomic(self.folder / "outcome.json", _encode(outcome))
+
+    def last_failed(self, verb: str) -> bool:
+        """Whether what is left for a CI job tells of a failure of that verb."""
+        try:
+            last = self._load(self.folder / "outcome.json") or {}
+        except UsageError:
+            return False
+        return (last.get("verb"), last.get("outcome")) == (verb, "failed")
 
     @staticmethod
     def _load(path: Path) -> Record | None:

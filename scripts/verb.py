@@ -26,7 +26,7 @@ from scripts.contract import place_in_model
 from scripts.errors import Interrupted, SlipwayError
 from scripts.platforms import connect, open_records
 from scripts.platforms.base import Platform
-from scripts.records import PREPARING, STAGES, Records
+from scripts.records import PIPELINE, PREPARING, STAGES, Records
 from scripts.settings import Settings, load_settings
 
 
@@ -123,10 +123,11 @@ def run_verb(verb: str, body: Callable[[Context], Result], *, outcome: bool = Tr
                     result.record_of or verb,
                     envelope(outcome=result.outcome, message=result.message, **result.record),
                 )
-                if outcome:
-                    records.write_outcome(
-                        envelope(outcome=result.outcome, code=0, message=result.message)
-                    )
+            # What leaves no record says only that its own failure is over.
+            if outcome and (result.record is not None or records.last_failed(verb)):
+                records.write_outcome(
+                    envelope(outcome=result.outcome, code=0, message=result.message)
+                )
             console.done(result.message, kept=result.outcome == "kept")
             return 0
     except KeyboardInterrupt as stop:
@@ -152,7 +153,7 @@ def run_verb(verb: str, body: Callable[[Context], Result], *, outcome: bool = Tr
         "mend": error.mend,
     }
     try:
-        if verb in (*PREPARING, *STAGES):
+        if verb in (*PREPARING, *PIPELINE, *STAGES):
             records.write_failed(verb, envelope(**failed, **error.figures))
         if outcome:
             records.write_outcome(envelope(**failed))

@@ -89,6 +89,29 @@ def test_a_verb_without_a_record_leaves_no_failed_record(workspace: Workspace) -
     assert set(workspace.records) == {"outcome"}
 
 
+def test_a_failure_of_a_pipelines_run_takes_the_record_of_the_run_before(
+    workspace: Workspace,
+) -> None:
+    assert run_verb("run-pipeline", ends(model_version=4)) == 0
+    assert run_verb("run-pipeline", ends(SlipwayError("it was cancelled"))) == 1
+    assert set(workspace.records) == {"run-pipeline.failed", "outcome"}
+    assert run_verb("run-pipeline", ends(model_version=5)) == 0
+    assert set(workspace.records) == {"run-pipeline", "outcome"}
+
+
+def test_a_success_without_a_record_says_that_its_own_failure_is_over(
+    workspace: Workspace,
+) -> None:
+    assert run_verb("login", ends(UsageError("a wrong secret"))) == 2
+    assert run_verb("login", lambda context: Result("signed in")) == 0
+    assert workspace.record("outcome")["code"] == 0
+    assert workspace.record("outcome")["message"] == "signed in"
+    # Another verb's failure stays to be read.
+    assert run_verb("load", ends(Refused("too slow", "be quick"))) == 3
+    assert run_verb("login", lambda context: Result("signed in")) == 0
+    assert workspace.record("outcome")["verb"] == "load"
+
+
 def test_wrong_settings_are_an_outcome_too(workspace: Workspace) -> None:
     (workspace.folder / ".env").write_text("LOAD_USERS=none\n")
     assert run_verb("load", ends(figure=1)) == 2
