@@ -146,20 +146,6 @@ def test_another_region_than_that_of_what_was_made_is_named(azure_clone: AzureCl
     assert "set LOCATION to where it is already" in printed
 
 
-def test_a_colleague_is_told_how_to_get_at_the_key(azure_clone: AzureClone) -> None:
-    azure_clone.run("provision")
-    assert "azure vault: the service's key in Kiln42-AML-KV is yours" in azure_clone.run("doctor")
-    for name in ("SP_APP_ID", "SP_APP_SECRET"):
-        del azure_clone.settings[name]
-    azure_clone.save(SIGN_IN="device")
-    azure_clone.az("logout")
-    (told,) = lines(azure_clone.run("doctor"), "note")
-    assert "azure vault: you may not use the service's key in Kiln42-AML-KV" in told
-    assert "make provision FORCE=1" in told
-    azure_clone.run("provision")
-    assert lines(azure_clone.run("doctor"), "note") == []
-
-
 def test_nobody_signed_in_is_one_problem(azure_clone: AzureClone) -> None:
     azure_clone.save(SP_APP_SECRET="wrong-wrong-wrong")
     printed = azure_clone.run("doctor", code=2)

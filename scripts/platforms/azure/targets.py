@@ -1,10 +1,9 @@
-"""What `make doctor` asks about what `deploy` needs: the targets that are named, and the service's key."""
+"""What `make doctor` asks about the places that DEPLOY_TARGET and ACI_DEPLOYMENT_NAME name."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from scripts.platforms.azure import names
 from scripts.platforms.azure.aks import Kubernetes
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.holdings import Holdings
-from scripts.platforms.azure.template import VAULTS
 from scripts.settings import Settings
 
 SITES = "Microsoft.Web/sites"
@@ -27,9 +25,6 @@ def targets(settings: Settings) -> set[str]:
 
 def questions(root: Path, settings: Settings, az: Az, found: Holdings) -> Iterator[tuple[str, Ask]]:
     """One for each target whose name is set; `deploy` itself asks for a name that is not."""
-    vault = names.names(settings).vault
-    if settings.ROLE_ASSIGNMENTS and found.has(VAULTS, vault):
-        yield "azure vault", partial(_key, settings, az, vault)
     wanted = targets(settings)
     if "aci" in wanted:
         yield "azure container instances", partial(_instances, settings, az)
@@ -42,21 +37,6 @@ def questions(root: Path, settings: Settings, az: Az, found: Holdings) -> Iterat
 
 def _provider(settings: Settings, name: str) -> str:
     return f"{names.ARM}subscriptions/{settings.SUBSCRIPTION_ID}/providers/{name}"
-
-
-def _key(settings: Settings, az: Az, vault: str) -> list[Finding]:
-    """Whether the caller may use the vault's secrets: `provision` lets who calls it, not a colleague."""
-    scope = f"{names.group_id(settings)}/providers/{VAULTS}/{vault}"
-    url = f"{names.ARM}{scope.lstrip('/')}/providers/Microsoft.Authorization/permissions"
-    given = az("rest", "--method", "get", "--url", f"{url}?api-version=2022-04-01")["value"]
-    patterns = [str(each).lower() for one in given for each in one.get("dataActions") or ()]
-    action = f"{VAULTS}/secrets/setSecret/action".lower()
-    if any(fnmatchcase(action, pattern) for pattern in patterns):
-        return [ok("azure vault", f"the service's key in {vault} is yours to use")]
-    text = (
-        f"you may not use the service's key in {vault}; `make provision FORCE=1` gives you the role"
-    )
-    return [Finding("note", "azure vault", text)]
 
 
 def _instances(settings: Settings, az: Az) -> list[Finding]:
