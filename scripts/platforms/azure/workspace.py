@@ -160,7 +160,7 @@ def explain(doing: str, error: Exception) -> SlipwayError:
     if status == 401 or "access token" in said.lower():
         return SlipwayError(line, "run `make login`, then the verb again")
     if status == 403:
-        return SlipwayError(
+        return UsageError(
             line, "have an Owner give you the role `AzureML Data Scientist` or Contributor there"
         )
     if status == 404 and doing.startswith("workspace"):
