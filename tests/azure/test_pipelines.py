@@ -180,7 +180,11 @@ def test_older_pipelines_can_be_disabled(clone: AzureClone) -> None:
 def test_a_step_that_fails_is_shown_with_its_reason(clone: AzureClone) -> None:
     estimator = rooms.REGRESSOR_ESTIMATOR.replace("Ridge(**parameters)", "Ridge(alpha='many')")
     (clone.path / "model" / "estimator.py").write_text(estimator)
+    clone.save(TRAINING_PIPELINE_NAME="kiln-line")
     clone.run("publish_pipeline", BUILD_BUILDID="108")
+    assert clone.records["publish-pipeline"]["pipeline_name"] == "kiln-line"
     said = clone.run("run_pipeline", code=1, BUILD_BUILDID="108")
     assert "train: the estimator refuses" in said
+    assert clone.records["run-pipeline.failed"]["code"] == 1
+    assert "run-pipeline" not in clone.records
     assert "Traceback" not in said

@@ -171,6 +171,50 @@ except SlipwayError as error:
     assert (Path(path) / "deep" / "model.pkl").read_bytes() == b"a model"
 
 
+def test_things_in_the_workspace_are_called_as_the_settings_say(clone: AzureClone) -> None:
+    before = dict(clone.settings)
+    clone.save(
+        DATASET_NAME="kiln-logs", DATASTORE_NAME="workspaceartifactstore", AML_ENV_NAME="kiln-env"
+    )
+    try:
+        found = do(
+            clone,
+            """
+from dataclasses import asdict
+from scripts.platforms.azure.data import ensure_data, open_datastore
+from scripts.platforms.azure.environment import ensure_environment
+
+settings, workspace = load_settings(root), tracking.workspace
+image = "kilncr.azurecr.io/slipway/toolbox@sha256:" + "5" * 64
+
+def environment(**changes):
+    made = ensure_environment(workspace, settings.model_copy(update=changes), image)
+    return f"{made.name}:{made.version}"
+
+file = root / "data" / "logs.csv"
+file.write_text("a,b\\n1,2\\n")
+made = ensure_data(workspace, settings, file, "7" * 64)
+store = open_datastore(workspace, settings)
+blob = store.blob_service.get_blob_client(container=store.container_name, blob=made.path)
+try:
+    open_datastore(workspace, settings.model_copy(update={"DATASTORE_NAME": "nowhere"}))
+except SlipwayError as error:
+    refused = [error.exit_code, error.message]
+print(json.dumps({
+    "environments": [environment(), environment(), environment(AML_REBUILD_ENVIRONMENT=True), environment()],
+    "data": [made.name, made.version, made.datastore, blob.exists()],
+    "refused": refused,
+}))
+""",
+        )
+    finally:
+        clone.settings = before
+        clone.save()
+    assert found["environments"] == ["kiln-env:1", "kiln-env:1", "kiln-env:2", "kiln-env:2"]
+    assert found["data"] == ["kiln-logs", 1, "workspaceartifactstore", True]
+    assert found["refused"] == [2, "workspace kiln-ws has no datastore nowhere"]
+
+
 @pytest.mark.parametrize(
     ("refusal", "message", "mend"),
     [
