@@ -112,6 +112,20 @@ CASES = {
         "set another LOCATION than westeurope",
         2,
     ),
+    "no room for a group": (
+        'ERROR: {"code": "SkuNotAvailable", "message": "The requested tier is currently not available."}',
+        "SkuNotAvailable",
+        "or less than DEPLOY_CPU=1 and DEPLOY_MEMORY_GB=1.5",
+        2,
+    ),
+    "no room for a plan": (
+        'ERROR: {"code": "SkuNotAvailable", "message": "The requested tier for resource '
+        "'/subscriptions/s/resourceGroups/g/providers/Microsoft.Web/serverFarms/kiln-plan' is currently not "
+        'available in location westeurope."}',
+        "SkuNotAvailable",
+        "another WEBAPP_SKU than P0v3",
+        2,
+    ),
     "policy on a template": (
         'ERROR: {"code": "InvalidTemplateDeployment", "message": "The template deployment failed because of '
         'policy violation. Please see details for more information."}\n\nInner Errors: \n'

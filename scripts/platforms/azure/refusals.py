@@ -96,10 +96,14 @@ def _register(line: str, settings: Settings) -> str:
 
 
 def _sku(line: str, settings: Settings) -> str:
-    return (
-        f"set another LOCATION than {settings.LOCATION}, or a machine size that is offered there "
-        f"(AML_COMPUTE_CLUSTER_CPU_SKU={settings.AML_COMPUTE_CLUSTER_CPU_SKU})"
-    )
+    """What az makes with a size is the service; the training cluster is the SDK's."""
+    text = f"set another LOCATION than {settings.LOCATION}"
+    if not re.search("sku|capacity|allocation", line, re.IGNORECASE):
+        return text
+    if "serverfarms" in line.lower() or settings.DEPLOY_TARGET == "webapp":
+        return f"{text}, or another WEBAPP_SKU than {settings.WEBAPP_SKU}"
+    size = f"DEPLOY_CPU={settings.DEPLOY_CPU:g} and DEPLOY_MEMORY_GB={settings.DEPLOY_MEMORY_GB:g}"
+    return f"{text}, or less than {size}"
 
 
 def _name(line: str, settings: Settings) -> str:
