@@ -244,12 +244,22 @@ def add(parts: Parts) -> None:
             "count": {"type": "Total", "value": int(has)},
         }
 
-    @routes.add(ARM, "GET", "/subscriptions/{s}", source="as above", versions=SUBSCRIPTIONS)
+    @routes.add(
+        ARM,
+        "GET",
+        "/subscriptions/{s}",
+        source="REST spec: Microsoft.Resources subscriptions.json",
+        versions=SUBSCRIPTIONS,
+    )
     def one(world: World, request: Request, s: str) -> Json:
         return subscription()
 
     @routes.add(
-        ARM, "GET", "/subscriptions/{s}/locations", source="as above", versions=SUBSCRIPTIONS
+        ARM,
+        "GET",
+        "/subscriptions/{s}/locations",
+        source="REST spec: Microsoft.Resources subscriptions.json",
+        versions=SUBSCRIPTIONS,
     )
     def locations(world: World, request: Request, s: str) -> Json:
         return {

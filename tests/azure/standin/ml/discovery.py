@@ -53,7 +53,12 @@ def add(plane: Plane) -> None:
     @plane.parts.routes.add(
         HOST, "GET", "/discovery", source="azureml-core _base_sdk_common/service_discovery.py"
     )
-    @plane.parts.routes.add(HOST, "GET", "/discovery/{rest...}", source="azureml-core, as above")
+    @plane.parts.routes.add(
+        HOST,
+        "GET",
+        "/discovery/{rest...}",
+        source="azureml-core _base_sdk_common/service_discovery.py",
+    )
     def discover(world: World, request: Request, region: str, rest: str = "") -> Json:
         url = f"https://{region}.api.azureml.ms"
         return {**dict.fromkeys(SERVICES, url), "studio": "https://ml.azure.com"}
