@@ -84,6 +84,12 @@ def test_where_it_shall_be_deployed_is_looked_at(
     assert "set DEPLOY_CPU to 2 and DEPLOY_MEMORY_GB to 16 at most, or another LOCATION" in told
 
 
+def test_a_target_without_a_name_is_told(azure_clone: AzureClone) -> None:
+    azure_clone.save(DEPLOY_TARGET="aks", AKS_COMPUTE_NAME="kiln-aks")
+    (told,) = lines(azure_clone.run("doctor", code=2), "problem")
+    assert "DEPLOY_TARGET=aks needs AKS_DEPLOYMENT_NAME" in told
+
+
 def test_the_cluster_is_attached_and_runs(azure_clone: AzureClone) -> None:
     azure_clone.save(DEPLOY_TARGET="aks", AKS_COMPUTE_NAME="kiln-aks", AKS_DEPLOYMENT_NAME="kiln")
     azure_clone.run("provision")

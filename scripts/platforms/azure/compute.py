@@ -100,5 +100,5 @@ def _check_state(cluster: Any, name: str) -> None:
     said = next((sentence(error) for error in errors), "it could not be made")
     raise SlipwayError(
         f"cluster {name}: {said}",
-        "remove it (`az ml compute delete`, or the portal), then choose a SKU or region with quota",
+        f"remove it in Azure ML studio (Compute, {name}), then choose a SKU or region with quota",
     )

@@ -15,6 +15,12 @@ from scripts.platforms.azure.holdings import Holdings
 from scripts.settings import Settings
 
 SITES = "Microsoft.Web/sites"
+#: What a target is called, without which nothing can be deployed there.
+NAMED = {
+    "aci": ("ACI_DEPLOYMENT_NAME",),
+    "webapp": ("WEBAPP_DEPLOYMENT_NAME",),
+    "aks": ("AKS_COMPUTE_NAME", "AKS_DEPLOYMENT_NAME"),
+}
 Ask = Callable[[], Sequence[Finding]]
 
 
@@ -24,8 +30,9 @@ def targets(settings: Settings) -> set[str]:
 
 
 def questions(root: Path, settings: Settings, az: Az, found: Holdings) -> Iterator[tuple[str, Ask]]:
-    """One for each target whose name is set; `deploy` itself asks for a name that is not."""
+    """One for each target."""
     wanted = targets(settings)
+    yield "azure targets", partial(_named, settings)
     if "aci" in wanted:
         yield "azure container instances", partial(_instances, settings, az)
     app = settings.WEBAPP_DEPLOYMENT_NAME
@@ -33,6 +40,16 @@ def questions(root: Path, settings: Settings, az: Az, found: Holdings) -> Iterat
         yield "azure web app", partial(_app, settings, az, app)
     if "aks" in wanted and settings.AKS_COMPUTE_NAME and found.workspace is not None:
         yield "azure kubernetes", partial(_cluster, root, settings, az)
+
+
+def _named(settings: Settings) -> list[Finding]:
+    """What is not called anything yet."""
+    target = settings.DEPLOY_TARGET
+    return [
+        problem("azure targets", f"DEPLOY_TARGET={target} needs {name}", f"set {name} in .env")
+        for name in NAMED[target]
+        if not getattr(settings, name)
+    ]
 
 
 def _provider(settings: Settings, name: str) -> str:
