@@ -227,9 +227,9 @@ def _ask(bench: Bench) -> Environ:
 
 
 def _to_deploy(bench: Bench) -> Environ:
-    """Other settings of the service ask for another deployment."""
+    """Other settings of the service ask for another deployment, of a version rolled back before too."""
     _serving(bench)
-    return {"MAX_ROWS": str(1000 + next(bench.numbers))}
+    return {"MAX_ROWS": str(1000 + next(bench.numbers)), "FORCE": "1"}
 
 
 #: Where else it can be deployed.

@@ -147,6 +147,7 @@ except SlipwayError as error:
     assert do(clone, "print(json.dumps(len(tracking.versions('lost'))))") == 0
 
 
+@pytest.mark.slow  # the SDK tries for minutes
 def test_a_download_that_breaks_leaves_nothing_half(clone: AzureClone) -> None:
     run_id = do(clone, RUN + "print(json.dumps(run_id))")
     faults = clone.standin.world.faults
