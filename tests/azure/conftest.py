@@ -29,6 +29,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"not run: no {' and no '.join(missing)}"))
 
 
+def surroundings() -> dict[str, str]:
+    """This process's environment without what a make, a runner, a test or a login around it has set."""
+    ours = ("SLIPWAY_", "MAKE", "PYTEST_", "AZURE_", "ACTIONS_", "SYSTEM_", "ARM_", "VERBOSE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
 class AzureClone:
     """A clone of the tree with a model room of the tests' own and PLATFORM=azure in its .env.
 
@@ -60,11 +66,9 @@ class AzureClone:
 
     def environment(self, **more: str) -> dict[str, str]:
         """What a verb's process sees: the stand-in, and nothing of a runner or a login around us."""
-        ours = ("SLIPWAY_", "MAKE", "PYTEST_", "AZURE_", "ACTIONS_", "SYSTEM_", "ARM_", "VERBOSE")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         places = {"SLIPWAY_ROOT": str(self.path), "RUNNER": "here"}
         engine = {"SLIPWAY_ENGINE": "docker" if self.standin.world.docker else "none"}
-        return {**kept, **self.standin.environment(self.home), **places, **engine, **more}
+        return {**surroundings(), **self.standin.environment(self.home), **places, **engine, **more}
 
     def start(self, verb: str, *arguments: str, **environ: str) -> subprocess.Popen[str]:
         """Begin a verb as the leader of a process group of its own; one stream has all it prints."""

@@ -17,7 +17,7 @@ import pytest
 
 from tests import rooms
 from tests.azure import bridge
-from tests.azure.conftest import AzureClone
+from tests.azure.conftest import AzureClone, surroundings
 from tests.azure.standin.standin import StandIn
 from tests.azure.test_release import TO_IMAGE
 from tests.e2e.conftest import Clone, lay_out
@@ -33,8 +33,7 @@ class InContainers(AzureClone):
     authorities: Path
 
     def environment(self, **more: str) -> dict[str, str]:
-        ours = ("SLIPWAY_", "MAKE", "PYTEST_", "AZURE_", "ACTIONS_", "SYSTEM_", "ARM_", "VERBOSE")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        kept = surroundings()
         for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "no_proxy", "NO_PROXY"):
             kept.pop(name, None)
         names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")

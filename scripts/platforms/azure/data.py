@@ -89,6 +89,10 @@ def _blob_path(sha256: str, file: Path) -> str:
     return f"slipway/data/{sha256}/{file.name}"
 
 
+def _blob(datastore: Any, path: str) -> Any:
+    return datastore.blob_service.get_blob_client(container=datastore.container_name, blob=path)
+
+
 def find_version(workspace: Any, name: str, version: int | None) -> Any | None:
     """The SDK's data set of that name and version (None: the latest), or None."""
     with explained(f"data set {name}"), silenced():
@@ -104,7 +108,7 @@ def find_version(workspace: Any, name: str, version: int | None) -> Any | None:
 
 def _upload(datastore: Any, file: Path, path: str) -> None:
     with explained(f"datastore {datastore.name}"), silenced():
-        blob = datastore.blob_service.get_blob_client(container=datastore.container_name, blob=path)
+        blob = _blob(datastore, path)
         size = file.stat().st_size
         # The path is the content's hash: what is there whole needs no second look.
         if blob.exists() and blob.get_blob_properties().size == size:
@@ -160,7 +164,7 @@ def _remote_sha256(datastore: Any, path: str) -> str:
     import hashlib
 
     digest = hashlib.sha256()
-    blob = datastore.blob_service.get_blob_client(container=datastore.container_name, blob=path)
+    blob = _blob(datastore, path)
     with explained(f"datastore {datastore.name}"):
         if not blob.exists():
             raise UsageError(
@@ -180,12 +184,16 @@ def fetch(workspace: Any, name: str, version: int | None, folder: Path) -> tuple
             + (f" {version}" if version else ""),
             "run `make train`, which registers DATA_PATH's file",
         )
+    return _fetch(workspace, found, folder)
+
+
+def _fetch(workspace: Any, found: Any, folder: Path) -> tuple[Path, DataVersion]:
     known = _version(found)
     folder.mkdir(parents=True, exist_ok=True)
     console.step(f"fetching data set {known.name} {known.version}")
     if not known.path:
         # Not registered by us: the SDK's own engine knows how to read it.
-        with explained(f"data set {name}"), silenced():
+        with explained(f"data set {known.name}"), silenced():
             files = [Path(path) for path in found.download(str(folder), overwrite=True)]
         if len(files) != 1:
             raise UsageError(
@@ -194,7 +202,7 @@ def fetch(workspace: Any, name: str, version: int | None, folder: Path) -> tuple
             )
         digest = file_sha256(files[0])
         return files[0], DataVersion(known.name, known.version, digest, "", "")
-    with explained(f"data set {name}"), silenced():
+    with explained(f"data set {known.name}"), silenced():
         from azureml.core import Datastore
 
         datastore = Datastore.get(workspace, known.datastore)
@@ -206,11 +214,9 @@ def fetch(workspace: Any, name: str, version: int | None, folder: Path) -> tuple
 def _download(datastore: Any, path: str, sha256: str, file: Path) -> None:
     """The datastore's file at `path` as `file`, whole or not at all; SlipwayError if it is another."""
     part = file.with_name(f".{file.name}.part")
-    container = datastore.container_name
     try:
         with explained(f"datastore {datastore.name}"), silenced(), part.open("wb") as stream:
-            blob = datastore.blob_service.get_blob_client(container=container, blob=path)
-            blob.download_blob().readinto(stream)
+            _blob(datastore, path).download_blob().readinto(stream)
         if file_sha256(part) != sha256:
             raise SlipwayError(
                 f"{path} in datastore {datastore.name} is no longer what was registered",
@@ -229,17 +235,17 @@ def restore_data(workspace: Any, settings: Settings, file: Path, sha256: str | N
     if sha256 is not None:
         datastore, path = open_datastore(workspace, settings), _blob_path(sha256, file)
         with explained(f"datastore {datastore.name}"), silenced():
-            container = datastore.container_name
-            kept = datastore.blob_service.get_blob_client(container=container, blob=path).exists()
+            kept = _blob(datastore, path).exists()
         if kept:
             console.step(f"fetching {file.name} from datastore {datastore.name}")
             _download(datastore, path, sha256, file)
             return
     name, pinned = dataset_name(settings), dataset_version(settings)
-    if find_version(workspace, name, pinned) is None:
+    found = find_version(workspace, name, pinned)
+    if found is None:
         return
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as folder:
-        fetched, known = fetch(workspace, name, pinned, Path(folder))
+        fetched, known = _fetch(workspace, found, Path(folder))
         if fetched.suffix.lower() != file.suffix.lower():
             raise UsageError(
                 f"data set {name} {known.version} is a {fetched.suffix} file",

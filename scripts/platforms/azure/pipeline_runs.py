@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from scripts import console
 from scripts.errors import Refused, SlipwayError
@@ -20,6 +19,7 @@ from scripts.platforms import open_records
 from scripts.platforms.azure.job import OUTCOME, REASON, VERSION
 from scripts.platforms.azure.marker import Marker, undisturbed
 from scripts.platforms.azure.streaming import ENDED, FAULT_PAUSES, Follower, ask_to_cancel
+from scripts.platforms.azure.submission import encoded
 from scripts.platforms.azure.tracking import AzureTracking
 from scripts.platforms.azure.workspace import enduring, explained, silenced, status_of
 from scripts.settings import Settings
@@ -43,8 +43,7 @@ class PipelineRuns:
             "dataset_version": self.settings.DATASET_VERSION,
         }
         if params:
-            # The command goes through a shell, where blanks and quotes would mean something.
-            parameters["params"] = quote(params, safe="=")
+            parameters["params"] = encoded(params)
         asked = json.dumps([str(published.id), parameters], sort_keys=True)
         inputs = hashlib.sha256(asked.encode()).hexdigest()
         run = self._begun(inputs)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from scripts.lineage import LOCK, git_state
 from scripts.settings import Settings
@@ -110,6 +111,11 @@ def run_configuration(environment: Any, cluster: str, variables: Mapping[str, st
 def job_command(stage: str, *arguments: Any) -> list[Any]:
     """The command of a node for a stage."""
     return ["python", "-m", "scripts.platforms.azure.job", stage, *arguments]
+
+
+def encoded(params: str) -> str:
+    """PARAMS for such a command: it goes through a shell, where blanks and quotes would mean something."""
+    return quote(params, safe="=")
 
 
 def _text(value: Any) -> str:

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote
 
 from scripts import console
 from scripts.dataset import data_path, file_sha256
@@ -25,6 +24,7 @@ from scripts.platforms.azure.place import place
 from scripts.platforms.azure.streaming import ENDED, Follower, failure
 from scripts.platforms.azure.submission import (
     code_copy,
+    encoded,
     inputs_hash,
     job_command,
     run_configuration,
@@ -150,5 +150,4 @@ class Cluster:
 def _arguments(data: DataVersion, params: str) -> list[str]:
     found = ["--dataset-name", data.name, "--dataset-version", str(data.version)]
     found += ["--checked", data.sha256]
-    # The command goes through a shell, where blanks and quotes would mean something.
-    return [*found, "--params", quote(params, safe="=")] if params else found
+    return [*found, "--params", encoded(params)] if params else found
