@@ -97,6 +97,8 @@ def _convert_types(estimator: BaseEstimator, types: list[tuple[str, Any]]) -> Mo
     with warnings.catch_warnings(), _whole_numbers():
         warnings.simplefilter("ignore")
         model: ModelProto = to_onnx(estimator, initial_types=types, name="slipway", options=options)
+    # skl2onnx 1.20 takes them from a set of strings, whose order is another in each process.
+    model.opset_import.sort(key=lambda opset: opset.domain)
     return model
 
 

@@ -44,7 +44,8 @@ def _mixed(frame: pd.DataFrame) -> Any:
     )
 
 
-@pytest.mark.parametrize("seed", ["1", "2"])
+# With 53, Python's sets of operator domains have another order than with 1.
+@pytest.mark.parametrize("seed", ["1", "53"])
 def test_another_process_makes_the_same_bytes(
     seed: str, frames: dict[str, pd.DataFrame], targets: dict[str, Any], tmp_path: Path
 ) -> None:
