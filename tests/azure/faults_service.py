@@ -17,7 +17,7 @@ SERVICE: Sequence[Fault] = (
                 "image",
                 2,
                 "",
-                "az role assignment create --role AcrPush --assignee … --scope …",
+                'let an Owner run: az role assignment create --assignee … --role "AcrPush" --scope …',
                 daily="image",
             )
         ],

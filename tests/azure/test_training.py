@@ -150,6 +150,7 @@ def test_an_interrupted_call_goes_on_with_its_run(clone: AzureClone) -> None:
 @pytest.mark.slow
 def test_a_cluster_is_scaled_but_its_nodes_never_change(clone: AzureClone) -> None:
     clone.run("data")
+    clone.run("train")
     clone.save(AML_CLUSTER_MAX_NODES="6")
     assert "cluster train-cluster: from now on 0 to 6 nodes" in clone.run("train")
     clone.save(AML_COMPUTE_CLUSTER_CPU_SKU="STANDARD_D3_V2")

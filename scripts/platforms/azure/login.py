@@ -20,6 +20,7 @@ from typing import Any
 
 from scripts import console
 from scripts.errors import SlipwayError, UsageError
+from scripts.platforms.azure.refusals import assignment
 from scripts.settings import Settings
 
 #: What Entra ID expects a CI job's token to be for.
@@ -150,8 +151,7 @@ def sign_in(settings: Settings, run: Run, *, asked: bool = False) -> None:
             f"SUBSCRIPTION_ID={subscription} is not among the subscriptions of this account "
             f"(it has {seen})",
             "set the right SUBSCRIPTION_ID and TENANT_ID, or have a role assigned there: "
-            f"az role assignment create --assignee {client_id(settings) or '<account>'} "
-            f"--role Contributor --scope /subscriptions/{subscription}",
+            + assignment(client_id(settings), "Contributor", f"/subscriptions/{subscription}"),
         )
 
 

@@ -45,6 +45,11 @@ RBAC = "Role Based Access Control Administrator"
 OFFICER = "Key Vault Secrets Officer"
 
 
+def assignment(who: str | None, role: str, scope: str) -> str:
+    """The command for an Owner that gives `who` a role; where Azure did not say who, it has a place to fill."""
+    return f'az role assignment create --assignee {who or "<object id>"} --role "{role}" --scope {scope}'
+
+
 def _role_for(action: str) -> str:
     """The built-in role that allows an action."""
     roles = (
@@ -80,8 +85,8 @@ def _assign(line: str, settings: Settings) -> str:
     where = re.sub(r"(/vaults/[^/]+)/.*", r"\1", where)
     if role in ("Contributor", RBAC):
         where = re.sub(r"^(/subscriptions/[^/]+(/resource[gG]roups/[^/]+)?)/.*", r"\1", where)
-    who = client[1] if client else settings.SP_APP_ID or "<object id>"
-    text = f'let an Owner run: az role assignment create --assignee {who} --role "{role}" --scope {where}'
+    who = client[1] if client else settings.SP_APP_ID
+    text = f"let an Owner run: {assignment(who, role, where)}"
     if role == RBAC:
         text += ", or set ROLE_ASSIGNMENTS=false"
     if role == OFFICER and settings.ROLE_ASSIGNMENTS:
@@ -166,9 +171,10 @@ KINDS: Sequence[Kind] = (
     Kind(r"AADSTS\d+", "run `make login`; the code says what is wrong"),
     Kind(
         r"No subscriptions found|SubscriptionNotFound|InvalidSubscriptionId",
-        lambda line, settings: f"check SUBSCRIPTION_ID and TENANT_ID, and that the account has a role there: "
-        f"az role assignment create --assignee {settings.SP_APP_ID or '<object id>'} --role Contributor "
-        f"--scope /subscriptions/{settings.SUBSCRIPTION_ID}",
+        lambda line, settings: "check SUBSCRIPTION_ID and TENANT_ID, and that the account has a role there: "
+        + assignment(
+            settings.SP_APP_ID, "Contributor", f"/subscriptions/{settings.SUBSCRIPTION_ID}"
+        ),
     ),
     Kind(
         r"ReadOnlyDisabledSubscription|DisabledSubscription",

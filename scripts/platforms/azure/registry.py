@@ -25,7 +25,7 @@ from scripts import console
 from scripts.errors import SlipwayError, UsageError
 from scripts.platforms.azure.az import STILL, Az
 from scripts.platforms.azure.place import Place
-from scripts.platforms.azure.refusals import AzureError
+from scripts.platforms.azure.refusals import AzureError, assignment
 from scripts.settings import without_secrets
 
 #: The user that goes with a token.
@@ -123,9 +123,8 @@ class Registry:
     def _refused(self) -> UsageError:
         return UsageError(
             f"the registry {self.server} refuses this account",
-            "let an Owner assign the role: az role assignment create --role AcrPush"
-            f" --assignee {self.az.settings.SP_APP_ID or '<account>'}"
-            f" --scope {self.place.registry_id}",
+            "let an Owner run: "
+            + assignment(self.az.settings.SP_APP_ID, "AcrPush", self.place.registry_id),
         )
 
     def _authfile(self, folder: str) -> str:

@@ -13,7 +13,7 @@ from scripts.platforms.azure import names, template
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.holdings import Holdings
 from scripts.platforms.azure.place import place
-from scripts.platforms.azure.refusals import OFFICER, RBAC, AzureError
+from scripts.platforms.azure.refusals import OFFICER, RBAC, AzureError, assignment
 from scripts.settings import Settings
 
 #: What `deploy`, `smoke` and `load` do with the service's key.
@@ -80,8 +80,7 @@ def _permissions(az: Az, scope: str) -> Sequence[Mapping[str, Any]]:
 
 
 def _assign(az: Az, role: str, scope: str) -> str:
-    who = template.operator(az).id
-    return f'az role assignment create --assignee {who} --role "{role}" --scope {scope}'
+    return assignment(template.operator(az).id, role, scope)
 
 
 def _allows(permissions: Sequence[Mapping[str, Any]], action: str, kind: str = "actions") -> bool:
