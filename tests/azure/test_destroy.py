@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from scripts.errors import UsageError
+from scripts.platforms.azure.checks import _provisioned
 from scripts.platforms.azure.holdings import Holdings
-from scripts.platforms.azure.names import ARM
+from scripts.platforms.azure.names import ARM, names
+from scripts.settings import Settings
 from tests.azure.conftest import AzureClone
 from tests.azure.standin import vaults
 from tests.azure.standin.faults import Fault
@@ -153,6 +156,22 @@ def test_what_another_workspace_in_the_group_has_is_not_ours() -> None:
     ]
     held = Holdings({"tags": {"slipway": "A"}}, [*ours, *theirs], "A")
     assert (held.ours, held.others) == (ours, theirs)
+
+
+def test_names_that_another_workspace_has_are_not_taken_over() -> None:
+    """Two workspaces with one BASE_NAME: `destroy` of the second would delete what the first has."""
+    settings = Settings.model_validate(
+        {"PLATFORM": "azure", "BASE_NAME": "kiln", "WORKSPACE_NAME": "second"}
+    )
+    wanted = names(settings)
+    kind = "Microsoft.Storage/storageAccounts"
+    for tags in ({"slipway": "Second"}, {}):
+        Holdings({}, [_resource(kind, "kilnamlsa", **tags)], "second").check_owner(wanted)
+    theirs = Holdings({}, [_resource(kind.lower(), "KilnAmlSa", slipway="first")], "second")
+    with pytest.raises(UsageError, match=r"kilnamlsa .* made for WORKSPACE_NAME=first") as caught:
+        theirs.check_owner(wanted)
+    assert caught.value.mend == "set another BASE_NAME, or WORKSPACE_NAME=first"
+    assert _provisioned(settings, theirs, wanted).mend == caught.value.mend
 
 
 def test_what_application_insights_makes_beside_a_component_goes_with_ours_only() -> None:

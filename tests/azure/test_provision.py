@@ -81,6 +81,11 @@ def test_everything_is_made_once_and_told_in_the_record(azure_clone: AzureClone)
     assert sorted(world.resources) == before
     assert (azure_clone.folder / "provision.json").stat().st_mtime_ns == stamp
 
+    # What a workspace has is not made another's: destroying that one would delete it.
+    printed = azure_clone.run("provision", code=2, WORKSPACE_NAME="another-ws")
+    assert "was made for WORKSPACE_NAME=kiln-ws, and this is another-ws" in printed
+    assert sorted(world.resources) == before
+
     # Only the record's owner may write it: the same workspace's name elsewhere is refused.
     printed = azure_clone.run("provision", code=2, RESOURCE_GROUP="another-group")
     assert "RESOURCE_GROUP=another-group, but the records of WORKSPACE_NAME=kiln-ws" in printed

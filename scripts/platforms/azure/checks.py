@@ -97,6 +97,10 @@ def _version(az: Az) -> Iterator[Finding]:
 
 def _provisioned(settings: Settings, found: Holdings, wanted: Names) -> Finding:
     """What is there already."""
+    try:
+        found.check_owner(wanted)
+    except UsageError as error:
+        return problem("azure group", error.message, error.mend)
     if region := found.elsewhere(settings.LOCATION):
         return problem(
             "azure group",

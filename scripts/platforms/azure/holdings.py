@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scripts.errors import UsageError
 from scripts.platforms.azure import names
 from scripts.platforms.azure.az import Az
-from scripts.platforms.azure.names import ARM, WORKSPACE_API
-from scripts.platforms.azure.template import WORKSPACES
+from scripts.platforms.azure.names import ARM, WORKSPACE_API, Names
+from scripts.platforms.azure.template import MADE, WORKSPACES
 from scripts.settings import Settings
 
 COMPONENTS = "microsoft.insights/components"
@@ -54,15 +55,7 @@ class Holdings:
     @property
     def workspace(self) -> Mapping[str, Any] | None:
         """The workspace WORKSPACE_NAME, if it is in the group."""
-        return next(
-            (
-                item
-                for item in self.resources
-                if str(item["type"]).lower() == WORKSPACES.lower()
-                and str(item["name"]).lower() == self.workspace_name.lower()
-            ),
-            None,
-        )
+        return self._find(WORKSPACES, self.workspace_name)
 
     @property
     def has_existing_workspace(self) -> bool:
@@ -94,11 +87,32 @@ class Holdings:
         found = {str(item["location"]) for item in self.resources if self._is_tagged(item)}
         return next((each for each in sorted(found) if each not in (location, "global")), None)
 
+    def check_owner(self, wanted: Names) -> None:
+        """UsageError if a resource of those names is another workspace's: `provision` would make it
+        ours, and `destroy` would then delete it."""
+        for field, kind in MADE.items():
+            name = getattr(wanted, field)
+            owner = ((self._find(kind, name) or {}).get("tags") or {}).get(names.TAG, "")
+            if owner.lower() not in ("", self.workspace_name.lower()):
+                raise UsageError(
+                    f"{kind.removeprefix('Microsoft.')} {name} in {wanted.group} was made for "
+                    f"WORKSPACE_NAME={owner}, and this is {self.workspace_name}",
+                    f"set another BASE_NAME, or WORKSPACE_NAME={owner}",
+                )
+
     def has(self, kind: str, name: str) -> bool:
         """Whether a resource of that type and name is there."""
-        return any(
-            str(item["type"]).lower() == kind.lower() and str(item["name"]).lower() == name.lower()
-            for item in self.resources
+        return self._find(kind, name) is not None
+
+    def _find(self, kind: str, name: str) -> Mapping[str, Any] | None:
+        wanted = (kind.lower(), name.lower())
+        return next(
+            (
+                item
+                for item in self.resources
+                if (str(item["type"]).lower(), str(item["name"]).lower()) == wanted
+            ),
+            None,
         )
 
 

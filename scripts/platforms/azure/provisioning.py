@@ -33,6 +33,7 @@ class Provisioning:
         self.names = names.names(settings)
         remembered(root, settings)  # refuses a workspace's name that is another's
         self.holdings = holdings.look(settings, az)
+        self.holdings.check_owner(self.names)
         self.existing: Mapping[str, str] = {}
         if self.holdings.has_existing_workspace:
             console.step(f"the workspace {self.names.workspace} is there and is used as it is")
