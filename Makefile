@@ -158,7 +158,8 @@ endif
 # an image that could not be built but now can.
 FORCED := $(if $(filter-out 0 no false,$(FORCE)),$(if $(filter all,$(GOALS)),$(STEPS),$(foreach verb,$(STAGE_GOALS),$(call step,$(verb)))))
 NEW_ENGINE := $(if $(call listed,engine),$(shell $(WITH_CALL) make/engine.sh 2>/dev/null))
-RERUN := $(FORCED) $(call listed,rerun) $(if $(NEW_ENGINE),image)
+# What was provisioned may have been deleted since, in the portal: the verb itself always asks.
+RERUN := $(FORCED) $(filter provision,$(GOALS)) $(call listed,rerun) $(if $(NEW_ENGINE),image)
 RERUN += $(if $(strip $(value PARAMS)),train) $(if $(MODEL_VERSION),image $(DEPLOYS))
 RERUN += $(foreach step,$(STEPS),$(if $(wildcard $(REC)/$(step).json),,$(step)))
 $(patsubst %,$(REC)/.stamps/%,$(sort $(RERUN))): rerun

@@ -131,7 +131,7 @@ def test_who_may_not_use_the_key_is_told_before_deploying(azure_clone: AzureClon
     assert "azure roles: you may not Microsoft.KeyVault/vaults/secrets/getSecret/action" in told
     vault = azure_clone.records["provision"]["vault_id"]
     assert f'--role "Key Vault Secrets Officer" --scope {vault}' in told
-    assert "make provision FORCE=1" in told
+    assert "run `make provision`, which gives that role" in told
     azure_clone.run("provision")
     assert lines(azure_clone.run("doctor"), "problem") == []
 

@@ -76,7 +76,7 @@ CASES = {
         "Code: Forbidden\nMessage: Caller is not authorized to perform action on resource.\r\n"
         'Inner error: {\n    "code": "ForbiddenByRbac"\n}',
         "ForbiddenByRbac: Caller is not authorized to perform action on resource.",
-        "run `make provision FORCE=1`, which gives that role, or let an Owner run: az role assignment create "
+        "run `make provision`, which gives that role, or let an Owner run: az role assignment create "
         '--assignee 555 --role "Key Vault Secrets Officer" '
         f"--scope {GROUP.lower()}/providers/microsoft.keyvault/vaults/kiln-aml-kv",
         2,

@@ -66,6 +66,14 @@ def test_a_changed_template_reruns_what_deploys_it(clone: Clone) -> None:
     assert clone.run("all", **environ) == ["provision"]
 
 
+def test_provision_itself_always_asks(clone: Clone) -> None:
+    environ = {**AZURE, "DEPLOY_TARGET": "aci"}
+    clone.run("all", **environ)
+    assert clone.run("provision", **environ) == ["provision"]
+    assert clone.run("provision", "all", **environ) == ["provision"]
+    assert clone.run("all", **environ) == []
+
+
 def test_a_misspelt_target_is_refused(clone: Clone) -> None:
     refused = clone.make("all", ok=False, **{**AZURE, "DEPLOY_TARGET": "acii"})
     assert "DEPLOY_TARGET=acii" in refused.stderr

@@ -91,7 +91,7 @@ def _assign(line: str, settings: Settings) -> str:
         text += ", or set ROLE_ASSIGNMENTS=false"
     if role == OFFICER and settings.ROLE_ASSIGNMENTS:
         # Whoever provisions gets it; a colleague who only deploys may not have.
-        text = f"run `make provision FORCE=1`, which gives that role, or {text}"
+        text = f"run `make provision`, which gives that role, or {text}"
     return text
 
 

@@ -65,7 +65,7 @@ def key_rights(root: Path, settings: Settings, az: Az) -> list[Finding]:
         problem(
             "azure roles",
             f"you may not {lacking[0]} on the vault {where.vault}, which deploy, smoke and load do",
-            "run `make provision FORCE=1`, which gives that role, or an Owner runs: "
+            "run `make provision`, which gives that role, or an Owner runs: "
             + _assign(az, OFFICER, where.vault_id),
         )
     ]
