@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from scripts.errors import SlipwayError
-from scripts.platforms.azure.workspace import enduring, explained
+from scripts.platforms.azure.workspace import enduring, explained, status_of
 
 
 def failing(status: int, times: int) -> list[requests.HTTPError]:
@@ -32,3 +32,22 @@ def test_a_run_is_not_given_up_for_a_fault_that_passes(status: int, times: int, 
     else:
         with pytest.raises(SlipwayError, match=f"run 7: .*{status}"):
             enduring(look, (0.0,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("status", "mend"), [(401, "make login"), (403, "role"), (429, "later"), (503, "later")]
+)
+@pytest.mark.parametrize("doing", ["retrieving", "registering"])
+def test_a_plain_exception_of_the_sdk_has_its_status_and_mend(
+    status: int, mend: str, doing: str
+) -> None:
+    body = '{"error": {"code": "UserError", "message": "no luck"}}'
+    error = Exception(f"Error {doing} the environment definition. Code: {status}\n: {body}")
+    assert status_of(error) == status
+    with pytest.raises(SlipwayError) as raised, explained("environment kiln"):
+        raise error
+    assert raised.value.message == f"environment kiln: Azure ML says: no luck ({status})"
+    assert mend in raised.value.mend
+    # A mistake of ours stays one.
+    with pytest.raises(Exception, match="^Code: 503$"), explained("environment kiln"):
+        raise Exception("Code: 503")

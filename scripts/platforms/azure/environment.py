@@ -21,7 +21,7 @@ def ensure_environment(workspace: Any, settings: Settings, image: str) -> Any:
         try:
             found = Environment.get(workspace, name)
         except Exception as error:
-            if status_of(error) not in (404, None) or "not found" not in str(error).lower():
+            if status_of(error) != 404:
                 raise
             found = None
     if (

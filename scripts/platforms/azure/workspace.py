@@ -101,7 +101,8 @@ def explained(doing: str) -> Iterator[None]:
     except SlipwayError:
         raise
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in FOREIGN:
+        ours = type(error).__module__.partition(".")[0] not in FOREIGN
+        if ours and _bare_status(error) is None:
             raise
         raise explain(doing, error) from error
 
@@ -115,9 +116,20 @@ def status_of(error: BaseException | None) -> int | None:
             code = getattr(holder, "status_code", None)
             if isinstance(code, int):
                 return code
+        if code := _bare_status(error):
+            return code
         error = getattr(error, "inner_exception", None) or error.__cause__ or error.__context__
         seen += 1
     return None
+
+
+def _bare_status(error: BaseException) -> int | None:
+    """The HTTP status in the text of a plain Exception, which the SDK raises for environments.
+
+    Source: azureml-core _restclient/environment_client.py.
+    """
+    found = re.match(r"Error .*Code: (\d{3})$", str(error), re.MULTILINE)
+    return int(found.group(1)) if found and type(error) is Exception else None
 
 
 def sentence(error: BaseException) -> str:

@@ -39,8 +39,9 @@ def find(workspace: Workspace, name: str, version: str | None = None) -> Json:
     """A version, else the latest; Refused (404) if there is none."""
     known = versions(workspace, name)
     if not known or (version is not None and version not in known):
-        what = f"Environment {name}" + (f" version {version}" if version else "")
-        raise user_error(404, f"{what} was not found.", "NotFound")
+        # The text is Azure's: https://github.com/Azure/azure-sdk-for-python/issues/38594
+        said = f"No environment exists for name: {name}, version: {version or ''}, label: "
+        raise user_error(404, said, "NotFound")
     return known[version if version is not None else list(known)[-1]]
 
 
