@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from scripts.errors import UsageError
-from scripts.evaluate import find_champion
+from scripts.platforms.base import ModelVersion
 from scripts.verb import Context, Result, run_verb
 
 
@@ -52,15 +53,17 @@ def run(context: Context) -> Result:
         raise UsageError(
             "the candidate was trained anew since it was judged", "run `make evaluate`"
         )
-    if context.settings.CHAMPION != "none":
-        champion_now = find_champion(tracking, name, run_id)
+
+    def unchanged(versions: Sequence[ModelVersion]) -> None:
         judged = (evaluate["champion"] or {}).get("version")
-        if champion_now is not None and champion_now.version != judged:
-            raise UsageError(
-                f"{name} {champion_now.version} became champion after the candidate was judged",
-                "run `make evaluate FORCE=1`, which judges against it",
-            )
-    version, made = tracking.register(name, run_id, lineage_tags(train, evaluate))
+        if context.settings.CHAMPION == "none" or not versions or versions[0].version == judged:
+            return
+        raise UsageError(
+            f"{name} {versions[0].version} became champion after the candidate was judged",
+            "run `make evaluate FORCE=1`, which judges against it",
+        )
+
+    version, made = tracking.register(name, run_id, lineage_tags(train, evaluate), unchanged)
     said = "registered as" if made else "is already"
     return Result(
         f"run {run_id} {said} {name} {version.version}",

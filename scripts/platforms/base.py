@@ -50,11 +50,16 @@ class Tracking(Protocol):
         """End a run."""
 
     def register(
-        self, name: str, run_id: str, tags: Mapping[str, str]
+        self,
+        name: str,
+        run_id: str,
+        tags: Mapping[str, str],
+        check: Callable[[Sequence[ModelVersion]], None],
     ) -> tuple[ModelVersion, bool]:
         """Make the run's artifact `model` the next version of `name`; once per run.
 
-        Returns the version and whether this call made it.
+        Returns the version and whether this call made it. `check` hears the versions that there are
+        before it is made, while no other call can add one; what it raises is raised.
         """
 
     def versions(self, name: str) -> Sequence[ModelVersion]:

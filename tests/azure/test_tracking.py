@@ -75,11 +75,13 @@ def test_a_run_is_logged_registered_and_downloaded(clone: AzureClone) -> None:
         RUN
         + """
 tags = {"run_id": run_id, "experiment_name": "kiln", "metrics": '{"mae": 1.25}'}
-version, made = tracking.register("kiln-model", run_id, tags)
-again, made_again = tracking.register("kiln-model", run_id, {"other": "tags"})
+checked = []
+version, made = tracking.register("kiln-model", run_id, tags, checked.append)
+again, made_again = tracking.register("kiln-model", run_id, {"other": "tags"}, checked.append)
 path = tracking.download(run_id, "model")
 print(json.dumps({
     "made": [made, made_again],
+    "checked": checked,
     "versions": [version.version, again.version],
     "listed": [[v.version, v.run_id, dict(v.tags)] for v in tracking.versions("kiln-model")],
     "run": run_id,
@@ -91,6 +93,7 @@ print(json.dumps({
 """,
     )
     assert found["made"] == [True, False]
+    assert found["checked"] == [[]]
     assert found["versions"] == [1, 1]
     (listed,) = found["listed"]
     assert listed[:2] == [1, found["run"]]
@@ -109,7 +112,7 @@ print(json.dumps({
 def test_two_machines_that_register_at_once_make_one_version(clone: AzureClone) -> None:
     run_id = do(clone, RUN + "print(json.dumps(run_id))")
     register = f"""
-version, made = tracking.register("raced", {run_id!r}, {{"run_id": {run_id!r}}})
+version, made = tracking.register("raced", {run_id!r}, {{"run_id": {run_id!r}}}, print)
 print(json.dumps([version.version, made]))
 """
     children = [start(clone, register) for _ in range(3)]
@@ -138,7 +141,7 @@ def meanwhile(run_id):
     return find(run_id)
 tracking.run = meanwhile
 try:
-    print(json.dumps(str(tracking.register("lost", {run_id!r}, {{}}))))
+    print(json.dumps(str(tracking.register("lost", {run_id!r}, {{}}, print))))
 except SlipwayError as error:
     print(json.dumps(error.message))
 """,

@@ -49,5 +49,5 @@ def test_a_plain_exception_of_the_sdk_has_its_status_and_mend(
     assert raised.value.message == f"environment kiln: Azure ML says: no luck ({status})"
     assert mend in raised.value.mend
     # A mistake of ours stays one.
-    with pytest.raises(Exception, match="^Code: 503$"), explained("environment kiln"):
+    with pytest.raises(Exception, match=r"^Code: 503$"), explained("environment kiln"):
         raise Exception("Code: 503")

@@ -332,6 +332,28 @@ def test_register_is_once_per_run_however_often_and_from_how_many(workspace: Wor
     assert [item.version for item in versions(workspace)] == [1]
 
 
+def test_who_registers_second_is_told_of_the_new_champion(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from scripts.platforms.local.tracking import MlflowTracking
+
+    for verb in ("data", "train"):
+        assert workspace.run(verb, PARAMS="alpha=1") == 0
+    other, register = workspace.record("train")["run_id"], MlflowTracking.register
+    for verb in ("train", "evaluate"):
+        assert workspace.run(verb, PARAMS="alpha=2") == 0
+
+    def meanwhile(tracking: MlflowTracking, *call: Any) -> Any:
+        register(tracking, "wood", other, {}, lambda versions: None)
+        return register(tracking, *call)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowTracking, "register", meanwhile)
+        assert workspace.run("register") == 2
+    assert "wood 1 became champion after the candidate was judged" in capsys.readouterr().err
+    assert [item.run_id for item in versions(workspace)] == [other]
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_train_leaves_nothing_half_made(
     workspace: Workspace, root: Path, sent: signal.Signals

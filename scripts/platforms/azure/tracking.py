@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -103,16 +103,22 @@ class AzureTracking:
                 run.fail()
 
     def register(
-        self, name: str, run_id: str, tags: Mapping[str, str]
+        self,
+        name: str,
+        run_id: str,
+        tags: Mapping[str, str],
+        check: Callable[[Sequence[ModelVersion]], None],
     ) -> tuple[ModelVersion, bool]:
         console.step(f"registering in workspace {self.workspace.name}")
         with explained(f"model {name}"):
             with silenced():
                 datastore = self.workspace.get_default_datastore()
             with leased(datastore, f"register-{name}", f"registering {name}") as still_ours:
-                found = next((item for item in self.versions(name) if item.run_id == run_id), None)
+                versions = self.versions(name)
+                found = next((item for item in versions if item.run_id == run_id), None)
                 if found is not None:
                     return found, False
+                check(versions)
                 run = self.run(run_id)
                 still_ours()
                 with silenced():

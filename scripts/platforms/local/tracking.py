@@ -198,13 +198,19 @@ class MlflowTracking:
         self._call(lambda client: client.set_terminated(run_id, status))
 
     def register(
-        self, name: str, run_id: str, tags: Mapping[str, str]
+        self,
+        name: str,
+        run_id: str,
+        tags: Mapping[str, str],
+        check: Callable[[Sequence[ModelVersion]], None],
     ) -> tuple[ModelVersion, bool]:
         client = self._client
         with self._locked(), self._explained():
-            found = next((item for item in self.versions(name) if item.run_id == run_id), None)
+            versions = self.versions(name)
+            found = next((item for item in versions if item.run_id == run_id), None)
             made = found is None
             if found is None:
+                check(versions)
                 if not client.search_registered_models(f"name='{name}'"):
                     client.create_registered_model(name)
                 source = f"{client.get_run(run_id).info.artifact_uri}/model"
