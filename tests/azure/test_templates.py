@@ -186,6 +186,16 @@ def test_a_secure_parameter_is_never_shown() -> None:
             "InvalidTemplate",
             "is not defined in the template",
         ),
+        (
+            {
+                "resources": [
+                    resource("a", condition="[not(true())]"),
+                    resource("b", tags={"of": f"[reference(resourceId('{STORAGE}', 'a')).x]"}),
+                ]
+            },
+            "InvalidTemplate",
+            "The template resource 'Microsoft.Storage/storageAccounts/b' reference to",
+        ),
         ({"outputs": {"a": {"type": "text", "value": ""}}}, "InvalidTemplate", "no valid type"),
     ],
 )
@@ -246,6 +256,17 @@ def main(root: Path, **parameters: Any) -> Any:
         "clusterIdentityName": "kiln42-cl",
     }
     return plan(copy.deepcopy(templates(root)["main.json"]), **names, **parameters)
+
+
+def test_the_slot_is_filled_without_the_app(root: Path) -> None:
+    made = templates(root)["webapp.json"]
+    given = {
+        **{name: name for name in ("identity", "identityClient", "workspace")},
+        "name": "kiln-web",
+        "candidate": {"image": "i", "settings": []},
+    }
+    assert "sites" in types(plan(made, first=True, **given))
+    assert "sites" not in types(plan(made, first=False, **given))
 
 
 def types(made: Any) -> list[str]:

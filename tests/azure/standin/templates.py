@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from tests.azure.standin.access import ASSIGNMENT
-from tests.azure.standin.expressions import calls, invalid
+from tests.azure.standin.expressions import Call, calls, invalid
 from tests.azure.standin.functions import Deferred, Scope
 from tests.azure.standin.messages import Json, Refused
 from tests.azure.standin.resources import ResourceId
@@ -240,7 +240,9 @@ def _planned(scope: Scope, source: Any, at: int) -> tuple[Planned, bool]:
     return planned, True
 
 
-def _dependencies(scope: Scope, planned: Planned, ids: dict[str, str]) -> set[str]:
+def _dependencies(
+    scope: Scope, planned: Planned, ids: dict[str, str], made: set[str]
+) -> set[str]:
     """Keys of what must be there first; `ids` are all of the template by id and by name."""
     found = set()
     for text in planned.source.get("dependsOn") or []:
@@ -255,12 +257,31 @@ def _dependencies(scope: Scope, planned: Planned, ids: dict[str, str]) -> set[st
         key = str(scope.node(call.arguments[0])).lower()
         if key in ids:
             found.add(ids[key])
+            _check_version(call, ids[key], made, f"resource '{_short(planned.id)}'")
         elif len(call.arguments) == 1:
             raise invalid(
                 f"The resource '{key}' referenced by '{planned.id}' is not defined in the template and "
                 "has no apiVersion. Please see https://aka.ms/arm-functions/#reference for usage details"
             )
     return found - {planned.id.lower()}
+
+
+def _check_version(call: Call, key: str, made: set[str], where: str) -> None:
+    """Only what this deployment makes has an apiVersion of its own for reference().
+
+    Source: Azure/bicep#1631 for outputs, Azure/bicep#2371 and #3990 for resources.
+    """
+    if len(call.arguments) == 1 and key not in made:
+        raise invalid(
+            f"The template {where} reference to '{_short(key)}' requires an API version. Please see "
+            "https://aka.ms/arm-template for usage details"
+        )
+
+
+def _short(resource_id: str) -> str:
+    """<type>/<name>."""
+    target = ResourceId.parse(resource_id)
+    return f"{target.type}/{'/'.join(target.names)}"
 
 
 def make_plan(properties: Json, group: Json, subscription: Json) -> Plan:
@@ -289,7 +310,9 @@ def make_plan(properties: Json, group: Json, subscription: Json) -> Plan:
             )
         ids[planned.id.lower()] = planned.id.lower()
         ids.setdefault(ResourceId.parse(planned.id).name.lower(), planned.id.lower())
-    needs = {planned.id.lower(): _dependencies(scope, planned, ids) for planned, _ in every}
+    wanted = {planned.id.lower(): planned for planned, condition in every if condition}
+    made = set(wanted)
+    needs = {planned.id.lower(): _dependencies(scope, planned, ids, made) for planned, _ in every}
     try:
         order = list(TopologicalSorter(needs).static_order())
     except CycleError as cycle:
@@ -297,13 +320,15 @@ def make_plan(properties: Json, group: Json, subscription: Json) -> Plan:
             f"Circular dependency detected on resource: '{cycle.args[1][0]}'. Please see "
             "https://aka.ms/arm-syntax-resources for usage details"
         ) from None
-    wanted = {planned.id.lower(): planned for planned, condition in every if condition}
     outputs = template.get("outputs") or {}
     for name, output in outputs.items():
         _members(output, OUTPUT, "TemplateOutputParameter", f"properties.template.outputs.{name}")
         _kind(output, name)
         if scope.value(output.get("condition", True)):
             scope.at_run(_no_reference).early(output["value"])
+            for call in calls(output["value"], "reference"):
+                key = str(scope.node(call.arguments[0])).lower()
+                _check_version(call, ids.get(key, key), made, "output")
     chosen = tuple(wanted[key] for key in order if key in wanted)
     return Plan(scope, chosen, needs, outputs, shown)
 
