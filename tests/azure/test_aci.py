@@ -297,6 +297,10 @@ def test_troubles_pass(azure: Azure, trouble: str, says: str) -> None:
             {"container": {"resources": {"requests": {"cpu": 5, "memoryInGB": 1}}}},
             "ResourceRequests",
         ),
+        (
+            {"container": {"resources": {"requests": {"cpu": 1, "memoryInGB": 0.25}}}},
+            "The memory requirement should be in increments of 0.1 GB",
+        ),
         ({"container": {"ports": [{"port": 80}]}}, "PortNotOpenInContainers"),
         ({"container": {"immage": "x"}}, "Could not find member 'immage'"),
         ({"osType": "Windows"}, "osType"),

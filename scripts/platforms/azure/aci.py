@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from scripts import console
-from scripts.errors import SlipwayError
+from scripts.errors import SlipwayError, UsageError
 from scripts.platforms import deployments, starting
 from scripts.platforms.azure import deployed
 from scripts.platforms.azure.deployed import Kept, State
@@ -26,6 +27,9 @@ CONTAINER = "scoring"
 HTTP, HTTPS = 5001, 8443
 #: Azure's word for a change that needs the group to be made anew.
 ANEW = "InvalidContainerGroupUpdate"
+#: What its sizes are multiples of there: Azure refuses the whole group otherwise.
+#: Source: virtual-kubelet/azure-aci, pkg/provider/aci.go.
+STEPS = {"DEPLOY_CPU": 0.01, "DEPLOY_MEMORY_GB": 0.1}
 #: Restarts after which a new container is given up.
 RESTARTS = 2
 
@@ -43,6 +47,17 @@ class ContainerInstance(AzureService):
     @property
     def _where(self) -> tuple[str, ...]:
         return ("--resource-group", self.ground.place.group, "--name", self._name)
+
+    def _check(self) -> None:
+        for name, step in STEPS.items():
+            value = getattr(self.settings, name)
+            steps = value / step
+            if abs(steps - round(steps)) > 1e-6:
+                raise UsageError(
+                    f"{name}={value:g} is no multiple of {step:g}, which Container Instances wants",
+                    f"set {name}={math.ceil(steps) * step:g}",
+                )
+        super()._check()
 
     def _look(self) -> Seen:
         group = self.az.find("container", "show", *self._where)

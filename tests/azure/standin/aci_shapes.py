@@ -27,6 +27,9 @@ TYPE = "Microsoft.ContainerInstance/containerGroups"
 #: What one group of the Standard SKU may ask for. Source: learn.microsoft.com, "Resource availability
 #: & quota limits for ACI" (unless a subscription has larger containers).
 MOST_CPU, MOST_MEMORY = 4.0, 16.0
+#: What each container's request is a multiple of. Source: virtual-kubelet/azure-aci, pkg/provider/aci.go
+#: ("ACI CPU request must be times of 10m", "ACI memory request must be times of 0.1 GB").
+STEPS = {"cpu": 0.01, "memoryInGB": 0.1}
 
 _PROBE = Optional(
     {
@@ -191,6 +194,7 @@ def _check_name(what: str, code: str, name: str, group: str) -> None:
 def _check_container(
     group: str, name: str, properties: Json, volumes: set[str], seen: dict[int, str]
 ) -> None:
+    _check_amounts(group, name, properties["resources"]["requests"])
     for port in properties.get("ports") or []:
         if port["port"] in seen:
             raise Refused(
@@ -224,6 +228,21 @@ def _check_container(
                 "InvalidProbe",
                 f"The {probe} of container '{name}' in container group '{group}' must have one of 'exec' "
                 "and 'httpGet'.",
+            )
+
+
+def _check_amounts(group: str, name: str, asked: Json) -> None:
+    """Source of the message about memory: Azure/azure-cli issue 7355, CompositionalIT/farmer pull request
+    1004; code, and what is said of CPUs, *assumed*.
+    """
+    for what, said, unit in (("cpu", "CPU", ""), ("memoryInGB", "memory", " GB")):
+        steps = asked[what] / STEPS[what]
+        if abs(steps - round(steps)) > 1e-6:
+            raise Refused(
+                400,
+                "InvalidContainerResourceRequest",
+                f"The {said} requirement is '{asked[what]:g}' in container '{name}' of container group "
+                f"'{group}'. The {said} requirement should be in increments of {STEPS[what]:g}{unit}.",
             )
 
 
