@@ -69,6 +69,35 @@ def test_az_profile_tells_who_is_signed_in(
     assert login.cached(wanted) == ours
 
 
+@pytest.mark.parametrize(
+    ("user", "system", "assigned"),
+    [
+        ({"name": "systemAssignedIdentity", "assignedIdentityInfo": "MSI"}, True, False),
+        (
+            {"name": "userAssignedIdentity", "assignedIdentityInfo": f"MSIClient-{APP.upper()}"},
+            False,
+            True,
+        ),
+        ({"name": "userAssignedIdentity", "assignedIdentityInfo": "MSIClient-other"}, False, False),
+        ({"name": "live.com#someone@slipway.example", "cloudShellID": True}, True, True),
+        ({"name": "someone@slipway.example"}, False, False),
+    ],
+)
+def test_the_machines_identity_is_the_one_that_is_set(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    user: dict[str, object],
+    system: bool,
+    assigned: bool,
+) -> None:
+    """Source: azure-cli-core, _profile.py: login_with_managed_identity, login_in_cloud_shell."""
+    monkeypatch.setenv("AZURE_CONFIG_DIR", str(tmp_path))
+    entry = {"id": SUBSCRIPTION, "tenantId": TENANT, "user": user}
+    (tmp_path / "azureProfile.json").write_text(json.dumps({"subscriptions": [entry]}))
+    assert login.cached(settings(SIGN_IN="identity")) == system
+    assert login.cached(settings(SIGN_IN="identity", SP_APP_ID=APP)) == assigned
+
+
 def seen_secrets(secret: str) -> list[str]:
     """Command lines, of all processes, that hold the secret."""
     found = []
@@ -241,6 +270,11 @@ def test_a_person_signs_in_with_a_code(azure_clone: AzureClone) -> None:
     printed = azure_clone.run("what_if", code=2)
     assert "nobody is signed in to Azure here" in printed
     assert "run `make login`" in printed
+    azure_clone.standin.world.faults.trouble("device code expired", 1)
+    printed = azure_clone.run("login", code=2)
+    assert "enter the code" in printed
+    assert "error: az login: AADSTS70019" in printed
+    assert "mend: run `make login`" in printed
     printed = azure_clone.run("login")
     assert "enter the code" in printed
     assert "signed in: user someone@slipway.example" in printed

@@ -88,7 +88,7 @@ def test_a_jobs_token_is_exchanged_if_it_is_the_one_expected(az: Az, standin: St
 
 
 def test_a_person_signs_in_with_a_code_and_stays_signed_in(az: Az, standin: StandIn) -> None:
-    standin.world.faults.trouble("device code declined", 1)
+    standin.world.faults.trouble("device code expired", 1)
     az("login", "--use-device-code", code=1)
     printed = az("login", "--use-device-code")
     assert "https://microsoft.com/devicelogin" in printed

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from pydantic import SecretStr
 
@@ -187,9 +187,13 @@ class Az:
         whole = ["az", *arguments, "--output", "json", "--only-show-errors"]
         if shown:
             whole.remove("--only-show-errors")  # the device code is told as a warning
-        stderr = None if shown else subprocess.PIPE
         began = time.monotonic()
-        with self._start(whole, stdin=subprocess.PIPE, stderr=stderr) as child:
+        told: list[str] = []
+        with self._start(whole, stdin=subprocess.PIPE) as child:
+            reader = threading.Thread(target=_show, args=(child.stderr, told), daemon=True)
+            if shown:
+                child.stderr = None  # communicate() would keep it until the end
+                reader.start()
             try:
                 rest: str | None = given or ""
                 while True:
@@ -208,6 +212,9 @@ class Az:
                             console.step(f"{doing}: {spent:.0f} s so far")
             finally:
                 _end(child)
+        if shown:
+            reader.join(5)
+            said = "".join(told)
         if child.returncode:
             raise explain(command(arguments), self.clean(said or "", given), self.settings)
         return printed
@@ -263,6 +270,14 @@ def patient(call: Callable[[], T]) -> T:
             console.step(f"{error.message[:160]}; trying again in {pause:.0f} s")
             time.sleep(pause)
     return call()
+
+
+def _show(stream: IO[str], told: list[str]) -> None:
+    """Copy the lines to the terminal as they come, and keep them."""
+    with stream:
+        for line in stream:
+            print(line, end="", file=sys.stderr, flush=True)
+            told.append(line)
 
 
 def _end(child: subprocess.Popen[str]) -> None:

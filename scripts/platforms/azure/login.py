@@ -77,13 +77,17 @@ def account(settings: Settings) -> dict[str, Any] | None:
     """The subscription as az's profile has it, if somebody of ours is signed in to it."""
     wanted = settings.require("SUBSCRIPTION_ID").lower()
     how = method(settings)
+    assigned = client_id(settings)
+    machine = f"msiclient-{assigned.lower()}" if assigned else "msi"
     for item in profile():
         user = item.get("user") or {}
         name = str(user.get("name", "")).lower()
         ours = {
             "secret": name == str(settings.SP_APP_ID).lower(),
-            "federated": name == str(client_id(settings)).lower(),
-            "identity": "AssignedIdentity" in str(user.get("name", "")),
+            "federated": name == str(assigned).lower(),
+            # In Azure Cloud Shell `az login --identity` signs in its user.
+            "identity": bool(user.get("cloudShellID"))
+            or str(user.get("assignedIdentityInfo", "")).lower() == machine,
             "device": True,
         }[how]
         tenant = settings.TENANT_ID is None or item.get("tenantId") == settings.TENANT_ID.lower()

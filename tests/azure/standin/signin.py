@@ -189,9 +189,12 @@ def _device(world: World, form: dict[str, str]) -> Principal:
     code = form.get("device_code", "")
     if code not in devices:
         raise Denied(400, "bad_verification_code", 70018, "Invalid verification code.")
-    if world.faults.has("device code declined"):
+    if world.faults.has("device code expired"):
         raise Denied(
-            400, "authorization_declined", 70021, "The end user denied the authorization request."
+            400,
+            "expired_token",
+            70019,
+            "Verification code expired. Have the user retry the sign-in.",
         )
     devices[code] += 1
     if devices[code] == 1:
@@ -298,7 +301,7 @@ def add(parts: Parts) -> None:
     routes, faults = parts.routes, parts.world.faults
     parts.world.plain.add(IMDS)
     faults.declare("secret expired", "the client secret is right and too old (AADSTS7000222)")
-    faults.declare("device code declined", "the person at the other device says no")
+    faults.declare("device code expired", "the person at the other device is too late")
     faults.declare("refresh token revoked", "a login no longer lasts (AADSTS50173)")
     faults.declare("no managed identity", "this machine has no identity: IMDS answers 400")
 
