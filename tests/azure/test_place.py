@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from scripts.platforms.azure.az import Az
-from scripts.platforms.azure.key import SECRET, scoring_key
+from scripts.platforms.azure.key import SECRET, held_key, keep_key
 from scripts.platforms.azure.names import ARM
 from scripts.platforms.azure.place import Place, place
 from scripts.settings import Settings, load_settings
@@ -47,9 +47,10 @@ def test_place_key_and_token(azure_clone: AzureClone, monkeypatch: pytest.Monkey
     assert place(azure_clone.path, settings, az) == where
 
     # A key is made once, and set where SCORING_KEY says another.
-    made = scoring_key(where, az)
+    assert held_key(where, az) is None
+    made = keep_key(where, az, None)
     assert len(made.get_secret_value()) >= 40
-    assert scoring_key(where, az) == made
+    assert held_key(where, az) == made
     wanted = "-a-key-that-a-person-has-chosen"
     _, other = _here(azure_clone, monkeypatch, SCORING_KEY=wanted)
     seen: list[str] = []
@@ -62,11 +63,11 @@ def test_place_key_and_token(azure_clone: AzureClone, monkeypatch: pytest.Monkey
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    assert scoring_key(where, other) == SecretStr(wanted)
+    assert keep_key(where, other, made) == SecretStr(wanted)
     done.set()
     watcher.join()
     assert seen == []
-    assert scoring_key(where, az) == SecretStr(wanted)
+    assert held_key(where, az) == SecretStr(wanted)
     shown = azure_clone.az(
         *("keyvault", "secret", "show", "--vault-name", where.vault, "--name", SECRET)
     )

@@ -17,6 +17,7 @@ from scripts import console
 from scripts.errors import SlipwayError, UsageError
 from scripts.platforms import deployments, starting
 from scripts.platforms.azure import deployed
+from scripts.platforms.azure.certificate import Certificate
 from scripts.platforms.azure.deployed import Kept, State
 from scripts.platforms.azure.ground import environment
 from scripts.platforms.azure.refusals import AzureError
@@ -84,7 +85,7 @@ class ContainerInstance(AzureService):
         state = seen.state.begin(new)
         before = seen.state.get(seen.state.proven) if seen.running else None
         try:
-            self._create(state, new)
+            self._create(state, new, self.ground.certificate)
             url = self._url(self._host())
             self._tell_of_dns(url, self._host())
             reason = self._proven_wrong(url, new, sample, self._ended)
@@ -112,12 +113,12 @@ class ContainerInstance(AzureService):
 
     # How
 
-    def _create(self, state: State, kept: Kept) -> None:
-        """Make the group, or make it anew, with `kept` in it."""
+    def _create(self, state: State, kept: Kept, certificate: Certificate | None) -> None:
+        """Make the group, or make it anew, with `kept` in it, which answers HTTPS with the certificate."""
         name = f"slipway-{self._name}"
         command = ("deployment", "group", "create", "--resource-group", self.ground.place.group)
         template = ("--template-file", str(self.root / "arm" / "aci.json"))
-        given = json.dumps(self._parameters(state, kept))
+        given = json.dumps(self._parameters(state, kept, certificate))
         arguments = (*command, "--name", name, *template, "--parameters", "@/dev/stdin")
         doing = f"making the container group {self._name}"
         try:
@@ -129,9 +130,11 @@ class ContainerInstance(AzureService):
             self.az("container", "delete", *self._where, "--yes")
             self.az(*arguments, "--query", "id", stdin=given, doing=doing)
 
-    def _parameters(self, state: State, kept: Kept) -> Mapping[str, Any]:
+    def _parameters(
+        self, state: State, kept: Kept, certificate: Certificate | None
+    ) -> Mapping[str, Any]:
         """What arm/aci.json is given; the secrets are secure parameters."""
-        place, certificate = self.ground.place, self.ground.certificate
+        place = self.ground.place
         variables = [
             *({"name": n, "value": v} for n, v in sorted(environment(kept.settings).items())),
             *({"name": n, "secureValue": v} for n, v in sorted(self.ground.secrets().items())),
@@ -173,9 +176,11 @@ class ContainerInstance(AzureService):
             self._tag(state.tags())
             return
         console.step(f"putting {what(before)} back")
-        self._create(state, before)
-        sample = self._sample(before)
-        wrong = self._proven_wrong(self._url(self._host()), before, sample, self._ended)
+        # As it was: HTTPS may be just what failed.
+        certificate = self.ground.certificate if seen.url.startswith("https:") else None
+        self._create(state, before, certificate)
+        url = self._url(self._host(), secure=certificate is not None)
+        wrong = self._proven_wrong(url, before, self._sample(before), self._ended)
         if wrong is not None:
             raise SlipwayError(
                 f"{what(before)} was put back and {wrong}", "see `make logs`, then `make deploy`"

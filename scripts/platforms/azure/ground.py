@@ -14,7 +14,7 @@ from scripts.platforms import starting
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.certificate import Certificate, certificate
 from scripts.platforms.azure.images import AzureImages
-from scripts.platforms.azure.key import fingerprint, scoring_key
+from scripts.platforms.azure.key import fingerprint, held_key, keep_key
 from scripts.platforms.azure.names import TAG
 from scripts.platforms.azure.place import Place, place
 from scripts.settings import Settings
@@ -42,14 +42,28 @@ class Ground:
         return place(self.root, self.settings, self.az)
 
     @cached_property
-    def key(self) -> SecretStr:
-        """The service's key."""
-        return scoring_key(self.place, self.az)
+    def _held_key(self) -> SecretStr | None:
+        return held_key(self.place, self.az)
+
+    @property
+    def key(self) -> str:
+        """SCORING_KEY, else the key that the vault holds, "" if it has none: asked, never changed."""
+        key = self.settings.SCORING_KEY or self._held_key
+        return key.get_secret_value() if key else ""
+
+    def keep_key(self) -> None:
+        """Let the vault hold the key that a deployment is about to be given."""
+        self._held_key = keep_key(self.place, self.az, self._held_key)
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What a client sends along."""
-        return {"Authorization": f"Bearer {self.key.get_secret_value()}"}
+        """What a client sends along; UsageError where the key is gone."""
+        if not self.key:
+            raise UsageError(
+                f"the vault {self.place.vault} has lost the service's key",
+                "set SCORING_KEY to it, or run `make deploy FORCE=1`, which makes another",
+            )
+        return {"Authorization": f"Bearer {self.key}"}
 
     @cached_property
     def telemetry(self) -> str | None:
@@ -73,7 +87,7 @@ class Ground:
         found = {**starting.secret_environment(self.settings)}
         if (where := self.telemetry) is not None:
             found[TELEMETRY] = where
-        return {**found, "SCORING_KEY": self.key.get_secret_value()}
+        return {**found, "SCORING_KEY": self.key}
 
     def secrets_hash(self, salt: str) -> str:
         """The fingerprint of what may change of the secrets.
@@ -81,7 +95,7 @@ class Ground:
         Where traces go follows from the place, so it is left out: it costs a call to ask.
         """
         kept = {**starting.secret_environment(self.settings)}
-        kept["SCORING_KEY"] = self.key.get_secret_value()
+        kept["SCORING_KEY"] = self.key
         if self.certificate is not None:
             kept["certificate"] = self.certificate.thumbprint
         return fingerprint(salt, sorted(kept.items()))

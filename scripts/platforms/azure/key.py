@@ -20,20 +20,23 @@ SECRET = "scoring-key"  # noqa: S105 (its name)
 ROLE_WAIT, ROLE_PAUSE = 300.0, 10.0
 
 
-def scoring_key(place: Place, az: Az) -> SecretStr:
-    """The key that requests must carry.
+def held_key(place: Place, az: Az) -> SecretStr | None:
+    """The key that the vault holds; None if it has none yet."""
+    found = shown(place, az, SECRET, "value")
+    return SecretStr(str(found)) if found else None
 
-    SCORING_KEY where that is set, put into the vault if it holds another; else the vault's, made
-    there once. So on Azure a service has a key in any case.
+
+def keep_key(place: Place, az: Az, held: SecretStr | None) -> SecretStr:
+    """Have the vault, which holds `held`, keep the key that a deployment is given.
+
+    SCORING_KEY where that is set; else the vault's, made there once. So on Azure a service has a key
+    in any case.
     """
-    held = _read(place, az)
-    wanted = az.settings.SCORING_KEY
-    if wanted is None and held:
-        return SecretStr(held)
+    wanted = az.settings.SCORING_KEY or held
     if wanted is None:
         console.step(f"making a key for the service in the vault {place.vault}")
         wanted = SecretStr(secrets.token_urlsafe(32))
-    if wanted.get_secret_value() != held:
+    if wanted != held:
         _call(
             az,
             *("keyvault", "secret", "set", "--vault-name", place.vault, "--name", SECRET),
@@ -52,11 +55,6 @@ def fingerprint(salt: str, values: object) -> str:
     """
     text = json.dumps(values).encode()
     return hashlib.scrypt(text, salt=salt.encode(), n=2**14, r=8, p=1, dklen=8).hex()
-
-
-def _read(place: Place, az: Az) -> str | None:
-    found = shown(place, az, SECRET, "value")
-    return str(found) if found else None
 
 
 def shown(place: Place, az: Az, name: str, query: str, doing: str | None = None) -> Any | None:

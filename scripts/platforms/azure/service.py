@@ -205,6 +205,7 @@ class AzureService(ABC):
         return seen.running and bool(seen.state.history) and not left
 
     def _do(self, new: Kept, sample: Mapping[str, Any]) -> Deployment:
+        self.ground.keep_key()
         new = replace(new, secrets=self.ground.secrets_hash(new.image))
         console.step(f"starting deployment {new.number} ({new.model_name} {new.version})")
         seen, self._seen = self.seen, None
