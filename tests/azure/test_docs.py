@@ -43,13 +43,13 @@ def settings() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def reader(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureClone]:
-    """A fresh clone, and the page's settings; plain HTTP, as the page allows for QA."""
+    """A fresh clone, and the page's settings."""
     folder = tmp_path_factory.mktemp("docs")
     standin = StandIn(folder / "standin", root, docker=has_docker())
     clone = make_clone(root, folder / "clone", standin)
     kept = ("SP_APP_ID", "SP_APP_SECRET", "RUNNER")
     clone.settings = {name: clone.settings[name] for name in kept} | settings()
-    clone.save(ALLOW_HTTP="true")
+    clone.save()
     yield clone
     standin.close()
 

@@ -53,7 +53,7 @@ def test_every_problem_is_told_at_once_each_with_its_mend(azure_clone: AzureClon
     providers.unregistered(world).add("microsoft.insights")
     taken.take(world, "Microsoft.Storage/storageAccounts", "kiln42amlsa")
     taken.take(world, "Microsoft.KeyVault/vaults", "Kiln42-AML-KV")
-    azure_clone.save(AML_COMPUTE_CLUSTER_CPU_SKU="STANDARD_NONE_V9")
+    azure_clone.save(AML_COMPUTE_CLUSTER_CPU_SKU="STANDARD_NONE_V9", ALLOW_HTTP="false")
     printed = azure_clone.run("doctor", code=2)
     told = "\n".join(lines(printed, "problem"))
     assert "Microsoft.Insights is not registered" in told
@@ -68,6 +68,7 @@ def test_every_problem_is_told_at_once_each_with_its_mend(azure_clone: AzureClon
     assert "vault Kiln42-AML-KV: " in told
     assert told.count("set another BASE_NAME") == 2
     assert "set one of STANDARD_" in told
+    assert "azure https: TLS_CERT_NAME is not set, and DEPLOY_TARGET=aci has no HTTPS" in told
 
 
 def test_where_it_shall_be_deployed_is_looked_at(

@@ -128,14 +128,19 @@ class Ground:
         """UsageError where neither a certificate is named that is good now, nor plain HTTP allowed."""
         if self.certificate is not None:
             self.certificate.check_dates()
-            return
-        if self.settings.ALLOW_HTTP or not self.tls:
-            return
-        raise UsageError(
-            f"TLS_CERT_NAME is not set, and DEPLOY_TARGET={target} has no HTTPS without a certificate",
-            f"name a certificate of the vault {self.place.vault} in TLS_CERT_NAME, or set"
-            " ALLOW_HTTP=true, or DEPLOY_TARGET=webapp, which always has HTTPS",
-        )
+        elif self.tls and (wrong := without_https(self.settings, target)):
+            raise wrong
+
+
+def without_https(settings: Settings, target: str) -> UsageError | None:
+    """What is wrong where a target that has no HTTPS of its own is given no certificate either."""
+    if settings.TLS_CERT_NAME or settings.ALLOW_HTTP:
+        return None
+    return UsageError(
+        f"TLS_CERT_NAME is not set, and DEPLOY_TARGET={target} has no HTTPS without a certificate",
+        "name a certificate of the workspace's Key Vault in TLS_CERT_NAME, or set ALLOW_HTTP=true, "
+        "or DEPLOY_TARGET=webapp, which always has HTTPS",
+    )
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:

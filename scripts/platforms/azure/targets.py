@@ -11,6 +11,7 @@ from scripts.checks.finding import Finding, ok, problem
 from scripts.platforms.azure import names
 from scripts.platforms.azure.aks import Kubernetes
 from scripts.platforms.azure.az import Az
+from scripts.platforms.azure.ground import without_https
 from scripts.platforms.azure.holdings import Holdings
 from scripts.settings import Settings
 
@@ -33,6 +34,7 @@ def questions(root: Path, settings: Settings, az: Az, found: Holdings) -> Iterat
     """One for each target."""
     wanted = targets(settings)
     yield "azure targets", partial(_named, settings)
+    yield "azure https", partial(_https, settings, wanted)
     if "aci" in wanted:
         yield "azure container instances", partial(_instances, settings, az)
     app = settings.WEBAPP_DEPLOYMENT_NAME
@@ -50,6 +52,12 @@ def _named(settings: Settings) -> list[Finding]:
         for name in NAMED[target]
         if not getattr(settings, name)
     ]
+
+
+def _https(settings: Settings, wanted: set[str]) -> list[Finding]:
+    """Where `deploy` would refuse plain HTTP, which Azure's own HTTPS of a web app never is."""
+    wrong = [without_https(settings, target) for target in sorted(wanted - {"webapp"})]
+    return [problem("azure https", error.message, error.mend) for error in wrong if error]
 
 
 def _provider(settings: Settings, name: str) -> str:
