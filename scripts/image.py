@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from scripts import console
-from scripts.errors import UsageError
+from scripts.errors import SlipwayError, UsageError
 from scripts.packaging.bill import bill_of_materials
 from scripts.packaging.bundle import Bundle, Bundles, inputs_hash
 from scripts.platforms import connect
@@ -29,7 +30,9 @@ def run(context: Context) -> Result:
         image = _image(context, platform.images, bundle, anew)
         bill = context.records.folder / BILL
         write_atomic(bill, bill_of_materials(bundle, image, platform.images))
-        bundles.prune({bundle.inputs, *(each.inputs for each in platform.service.history())})
+        # Without the service's word on what it may serve again nothing is removed.
+        with suppress(SlipwayError):
+            bundles.prune({bundle.inputs, *(each.inputs for each in platform.service.history())})
     record = _record(context, bundle, image, platform.images.engine)
     return Result(_message(bundle, image), {**record, "sbom": context.relative(bill)})
 

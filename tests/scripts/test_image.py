@@ -121,6 +121,10 @@ def test_what_is_packaged_is_not_packaged_again(
         assert packaging.run(verb, PARAMS="alpha=100000") == 0
     rooms.wood(seed=8).to_csv(packaging.folder / "data" / "wood.csv", index=False)
     shutil.rmtree(packaging.folder / "build" / "local")
+    # Nor does a service that cannot tell what it serves.
+    service = packaging.folder / "build" / "service"
+    service.mkdir()
+    (service / "state.json").write_text("{")
     capsys.readouterr()
 
     assert packaging.run("image") == 0
