@@ -52,6 +52,20 @@ def names(settings: Settings) -> Names:
     )
 
 
+def experiment(settings: Settings) -> str:
+    """EXPERIMENT_NAME, or MODEL_NAME; UsageError where Azure ML takes it for none.
+
+    Source: azureml-core _base_sdk_common/common.py, _valid_experiment_name.
+    """
+    found = settings.EXPERIMENT_NAME or settings.require("MODEL_NAME")
+    if "." in found:
+        raise UsageError(
+            f"an experiment of Azure ML cannot be called {found}: there is a dot in it",
+            "set EXPERIMENT_NAME in .env to a name of letters, digits, _ and -",
+        )
+    return found
+
+
 def group(settings: Settings) -> str:
     """RESOURCE_GROUP, or BASE_NAME-AML-RG."""
     if settings.RESOURCE_GROUP:

@@ -16,9 +16,10 @@ from typing import Any
 from scripts import console
 from scripts.errors import Refused, SlipwayError
 from scripts.platforms import open_records
+from scripts.platforms.azure import names
 from scripts.platforms.azure.job import OUTCOME, REASON, VERSION
 from scripts.platforms.azure.marker import Marker, undisturbed
-from scripts.platforms.azure.streaming import ENDED, FAULT_PAUSES, Follower, ask_to_cancel
+from scripts.platforms.azure.streaming import ENDED, FAULT_PAUSES, OVER, Follower, ask_to_cancel
 from scripts.platforms.azure.submission import encoded
 from scripts.platforms.azure.tracking import AzureTracking
 from scripts.platforms.azure.workspace import enduring, explained, silenced, status_of
@@ -33,7 +34,7 @@ class PipelineRuns:
     def __init__(self, root: Path, settings: Settings, tracking: AzureTracking) -> None:
         self.settings = settings
         self.tracking = tracking
-        self.experiment = settings.EXPERIMENT_NAME or settings.require("MODEL_NAME")
+        self.experiment = names.experiment(settings)
         self.marker = Marker(open_records(root, settings), "run-pipeline")
 
     def see_through(self, published: Any, params: str) -> Mapping[str, Any]:
@@ -56,8 +57,10 @@ class PipelineRuns:
             if run is not None:
                 ask_to_cancel(run, "the same `make run-pipeline` goes on with it")
             raise
+        # Forgotten once all is known: what fails before is asked again of the same run.
+        tags = enduring(lambda: self._tags(run), FAULT_PAUSES)
         self.marker.forget()
-        return {"run_id": str(run.id), **self._outcome(run, status)}
+        return {"run_id": str(run.id), **self._outcome(run, status, tags)}
 
     def _begun(self, inputs: str) -> Any:
         """The run that an earlier call submitted from the same inputs and did not see to its end."""
@@ -76,7 +79,7 @@ class PipelineRuns:
                 if status_of(error) != 404:
                     raise
                 return None
-        if status in ENDED and status != "Completed" and outcome != "kept":
+        if status in OVER and status != "Completed" and outcome != "kept":
             return None
         console.step(f"going on with run {run.id} ({status.lower()})")
         return run
@@ -119,9 +122,11 @@ class PipelineRuns:
                 return status
             time.sleep(PAUSE)
 
-    def _outcome(self, run: Any, status: str) -> dict[str, Any]:
+    def _tags(self, run: Any) -> dict[str, str]:
         with explained(f"run {run.id}"), silenced():
-            tags = dict(run.get_tags())
+            return dict(run.get_tags())
+
+    def _outcome(self, run: Any, status: str, tags: Mapping[str, str]) -> dict[str, Any]:
         outcome, reason = tags.get(OUTCOME), tags.get(REASON, "")
         if outcome == "kept" and status in ("Canceled", "Completed"):
             return {"outcome": "kept", "message": reason or "kept: the candidate is not better"}

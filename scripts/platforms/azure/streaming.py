@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from scripts.platforms.azure.tracking import AzureTracking
 
 ENDED = ("Completed", "Failed", "Canceled", "NotResponding")
+#: Nobody waits for such a run: it has ended or is about to.
+OVER = (*ENDED, "CancelRequested")
 #: What a status means for somebody who waits.
 WAITING = {
     "NotStarted": "the run is about to start",

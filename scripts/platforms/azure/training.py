@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, cast
 from scripts import console
 from scripts.dataset import data_path, file_sha256
 from scripts.errors import UsageError
+from scripts.platforms.azure import names
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.compute import ensure_cluster
 from scripts.platforms.azure.data import DataVersion, ensure_data, restore_data
 from scripts.platforms.azure.environment import ensure_environment
 from scripts.platforms.azure.marker import Marker
 from scripts.platforms.azure.place import place
-from scripts.platforms.azure.streaming import ENDED, Follower, failure
+from scripts.platforms.azure.streaming import OVER, Follower, failure
 from scripts.platforms.azure.submission import (
     code_copy,
     encoded,
@@ -40,6 +41,11 @@ if TYPE_CHECKING:
 
 #: What a record holds besides what the stage itself gave.
 ENVELOPE = {"verb", "outcome", "message", "time", "duration_seconds"}
+#: The settings that say where a run works and in what.
+WHERE = (
+    *("AML_COMPUTE_CLUSTER_NAME", "AML_COMPUTE_CLUSTER_CPU_SKU", "AML_CLUSTER_PRIORITY"),
+    "AML_ENV_NAME",
+)
 
 
 class Cluster:
@@ -55,15 +61,21 @@ class Cluster:
         tracking = cast("AzureTracking", context.platform.tracking)
         data = context.records.read("data")
         file = data_path(self.root, self.settings.require("DATA_PATH"))
+        experiment = names.experiment(self.settings)
         if file_sha256(file) != data["sha256"]:
             raise UsageError(f"{file.name} has changed since `make data`", "run `make data` again")
         params = context.call.get("PARAMS", "")
-        inputs = inputs_hash(self.root, self.settings, {"data": data["sha256"], "params": params})
+        # Who changes the nodes or the environment wants no run that waits for the old ones.
+        where = {name: getattr(self.settings, name) for name in WHERE}
+        inputs = inputs_hash(
+            self.root, self.settings, {"data": data["sha256"], "params": params, **where}
+        )
         marker = Marker(context.records, "train")
         run = self._begun(context, tracking, marker, inputs)
         if run is None:
-            run = self._submit(tracking, marker, inputs, file, data["sha256"], params)
-        status = Follower(run).follow("the same `make train` goes on with it")
+            run = self._submit(tracking, marker, experiment, inputs, file, data["sha256"], params)
+        same = "the same `make train`" + (" without FORCE" if context.call.get("FORCE") else "")
+        status = Follower(run).follow(f"{same} goes on with it")
         return self._collect(context, tracking, run, status)
 
     def restore(self, context: Context, file: Path) -> None:
@@ -90,7 +102,11 @@ class Cluster:
                 if status_of(error) != 404:
                     raise
                 return None
-        if status in ENDED and (status != "Completed" or context.call.get("FORCE")):
+        if status in OVER and status != "Completed":
+            return None
+        if context.call.get("FORCE"):
+            if status != "Completed":
+                console.step(f"run {run.id} goes on without us: {run.get_portal_url()}")
             return None
         console.step(f"going on with run {run.id} ({status.lower()})")
         return run
@@ -99,6 +115,7 @@ class Cluster:
         self,
         tracking: AzureTracking,
         marker: Marker,
+        experiment: str,
         inputs: str,
         file: Path,
         sha256: str,
@@ -112,7 +129,6 @@ class Cluster:
         data = ensure_data(workspace, settings, file, sha256)
         image = AzureImages(self.root, settings, self.az).push_toolbox()
         environment = ensure_environment(workspace, settings, image)
-        experiment = settings.EXPERIMENT_NAME or settings.require("MODEL_NAME")
         # Noted before it is submitted: what is killed in between is found again.
         run_id = f"{experiment}_{uuid.uuid4().hex[:12]}"[-100:].lstrip("-_.")
         marker.write(inputs=inputs, run_id=run_id, experiment=experiment)
