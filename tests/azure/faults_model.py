@@ -23,6 +23,20 @@ MODEL: Sequence[Fault] = (
         ],
     ),
     Fault(
+        "no quota for a node",
+        "the cluster starts nodes when a run comes, and the quota has no room for one",
+        injuries.no_node_for_a_run,
+        [
+            Hit(
+                "train run-pipeline",
+                1,
+                "has no node: Operation results in exceeding quota limits of Core",
+                "choose a SKU or region with quota; the next call starts a new run",
+                daily="run-pipeline",
+            )
+        ],
+    ),
+    Fault(
         "run fails",
         "the node stops responding",
         injuries.run_fails,

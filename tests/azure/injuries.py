@@ -16,8 +16,8 @@ from tests.azure.standin.deployments import HALF
 from tests.azure.standin.faults import Fault, Faults
 from tests.azure.standin.messages import Answer, Refused, Request
 from tests.azure.standin.ml import jobs, snapshots
-from tests.azure.standin.ml.compute import NO_QUOTA
-from tests.azure.standin.resources import ResourceId
+from tests.azure.standin.ml.compute import COMPUTES, NO_QUOTA
+from tests.azure.standin.resources import ResourceId, of_type
 from tests.azure.standin.world import SUBSCRIPTION
 
 #: All of ARM and of the workspace's services; blobs and sign-in are other hosts.
@@ -169,6 +169,19 @@ def no_nodes(bench: Bench) -> None:
     bench.faults.trouble(NO_QUOTA)
     name = f"cluster-{next(bench.numbers)}"
     bench.set(AML_COMPUTE_CLUSTER_NAME=name, AML_CLUSTER_MIN_NODES="1")
+
+
+def no_node_for_a_run(bench: Bench) -> None:
+    """No cluster gets a node, new or not; it is asked why sooner than at work."""
+    no_nodes(bench)
+    bench.set(AML_CLUSTER_MIN_NODES="0")
+    for compute in of_type(bench.world, COMPUTES):
+        compute["_no_quota"] = True
+        bench.undo.append(partial(compute.pop, "_no_quota"))
+    module = bench.clone.path / "scripts" / "platforms" / "azure" / "streaming.py"
+    code = module.read_text()
+    module.write_text(code.replace("QUEUED = 60.0", "QUEUED = 2.0"))
+    bench.undo.append(lambda: module.write_text(code))
 
 
 def run_fails(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Which run a call goes on with; the runs only say how they are."""
+"""Which run a call goes on with, and when it stops to wait; the runs only say how they are."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pytest
 import requests
 
 from scripts.errors import SlipwayError, UsageError
-from scripts.platforms.azure import pipeline_runs
+from scripts.platforms.azure import pipeline_runs, streaming
 from scripts.platforms.azure.marker import Marker
 from scripts.platforms.azure.names import experiment
 from scripts.platforms.azure.pipeline_runs import PipelineRuns
+from scripts.platforms.azure.streaming import Follower
 from scripts.platforms.azure.training import Cluster
 from scripts.records import Records
 from scripts.settings import Settings
@@ -24,6 +25,7 @@ class Run:
     """A run of the SDK's, as far as it is looked at."""
 
     id = "kiln_7"
+    experiment = SimpleNamespace(workspace=None)
 
     def __init__(self, status: str, busy: int = 0) -> None:
         self.status = status
@@ -31,6 +33,9 @@ class Run:
 
     def get_status(self) -> str:
         return self.status
+
+    def get_details(self) -> dict[str, Any]:
+        return {"status": self.status, "target": "kiln-cluster"}
 
     def get_tags(self) -> dict[str, str]:
         if self.busy:
@@ -42,6 +47,9 @@ class Run:
 
     def get_portal_url(self) -> str:
         return "https://ml.azure.com/runs/kiln_7"
+
+    def cancel(self) -> None:
+        self.status = "CancelRequested"
 
 
 @pytest.mark.parametrize(
@@ -87,6 +95,23 @@ def test_a_pipelines_run_is_forgotten_once_its_end_is_known(
         with pytest.raises(SlipwayError, match="503"):
             runs.see_through(published, "")
         assert runs.marker.read() is not None
+
+
+@pytest.mark.parametrize(
+    ("why", "over"), [("", False), ("no capacity now", False), ("Core quota is 0", True)]
+)
+def test_a_run_that_can_have_no_node_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch, why: str, over: bool
+) -> None:
+    monkeypatch.setattr(streaming, "QUEUED", 0.0)
+    monkeypatch.setattr(streaming, "lack_of_nodes", lambda workspace, cluster: why)
+    step, whole = Run("Queued"), Run("Running")
+    if over:
+        with pytest.raises(SlipwayError, match=f"cluster kiln-cluster has no node: {why}"):
+            Follower(step, whole).look()
+    else:
+        assert Follower(step, whole).look() == "Queued"
+    assert whole.status == ("CancelRequested" if over else "Running")
 
 
 def test_a_name_that_no_experiment_can_have_is_refused() -> None:

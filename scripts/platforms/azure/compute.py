@@ -6,7 +6,7 @@ from typing import Any
 
 from scripts import console
 from scripts.errors import SlipwayError, UsageError
-from scripts.platforms.azure.workspace import explained, sentence, silenced
+from scripts.platforms.azure.workspace import explained, silenced
 from scripts.settings import Settings
 
 #: A node that has had nothing to do for so long is given back.
@@ -96,9 +96,25 @@ def _check_state(cluster: Any, name: str) -> None:
     state = str(cluster.provisioning_state)
     if state != "Failed":
         return
-    errors = cluster.provisioning_errors or []
-    said = next((sentence(error) for error in errors), "it could not be made")
     raise SlipwayError(
-        f"cluster {name}: {said}",
+        f"cluster {name}: {_first(cluster.provisioning_errors) or 'it could not be made'}",
         f"remove it in Azure ML studio (Compute, {name}), then choose a SKU or region with quota",
     )
+
+
+def lack_of_nodes(workspace: Any, name: str) -> str:
+    """Why the cluster has no node and is making none, as it says itself; "" else."""
+    with explained(f"cluster {name}"), silenced():
+        from azureml.core.compute import ComputeTarget
+
+        status = ComputeTarget(workspace, name).get_status()
+    if status is None or status.current_node_count or status.allocation_state == "Resizing":
+        return ""
+    return _first(status.errors)
+
+
+def _first(errors: Any) -> str:
+    """The message of the first of a cluster's errors, "" if there are none."""
+    error = (errors or [{}])[0]
+    said = (error.get("error") or error).get("message") or ""
+    return " ".join(str(said).split())[:400]

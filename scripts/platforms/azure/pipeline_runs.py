@@ -113,7 +113,7 @@ class PipelineRuns:
                     continue
                 if child.id not in followers:
                     console.step(f"step {child.name}")
-                    followers[child.id] = Follower(child)
+                    followers[child.id] = Follower(child, run)
                 if enduring(followers[child.id].look, FAULT_PAUSES) not in ENDED:
                     # Its last lines come before the step after it.
                     break

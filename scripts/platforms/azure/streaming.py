@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scripts import console
 from scripts.errors import Refused, SlipwayError, UsageError
+from scripts.platforms.azure.compute import lack_of_nodes
 from scripts.platforms.azure.workspace import enduring, explained, silenced
 from scripts.records import Records
 
@@ -34,17 +35,21 @@ LOGS = ("user_logs/std_log.txt", "azureml-logs/70_driver_log.txt")
 PAUSES = (1.0, 2.0, 3.0, 5.0)
 #: Pauses in seconds while a run is followed and Azure does not answer; it goes on meanwhile.
 FAULT_PAUSES = (5.0,) * 8
+#: How long a run is queued, in seconds, before its cluster is asked why there is no node, and again.
+QUEUED = 60.0
 #: Lines of the log that a failure shows.
 TAIL = 20
 
 
 class Follower:
-    """Follows one run until it has ended."""
+    """Follows one run until it has ended; `whole` is the pipeline's run that it is a step of."""
 
-    def __init__(self, run: Any) -> None:
+    def __init__(self, run: Any, whole: Any = None) -> None:
         self.run = run
+        self.whole = whole or run
         self._shown = 0
         self._said = ""
+        self._asked = 0.0
 
     def follow(self, again: str) -> str:
         """Print what happens until the run has ended; returns its last status.
@@ -64,17 +69,37 @@ class Follower:
             raise
 
     def look(self) -> str:
-        """Print what is new; returns the status."""
+        """Print what is new; returns the status. SlipwayError if no node will ever come."""
         with explained(f"run {self.run.id}"), silenced():
             details = self.run.get_details()
         status = str(details["status"])
         if status != self._said and status not in ENDED:
             console.step(WAITING.get(status, status.lower()))
             self._said = status
+            self._asked = time.monotonic()
+        cluster = details.get("target")
+        if status == "Queued" and cluster and time.monotonic() - self._asked >= QUEUED:
+            self._asked = time.monotonic()
+            self._ask_cluster(str(cluster))
         # Its end may only be there once the run has ended.
         for line in self._new_lines(details, whole=status in ENDED):
             console.step(f"| {line}")
         return status
+
+    def _ask_cluster(self, cluster: str) -> None:
+        """Azure queues a run for ever where the quota has no room for a node."""
+        why = lack_of_nodes(self.run.experiment.workspace, cluster)
+        if not why:
+            return
+        if "quota" not in why.lower():
+            console.step(f"cluster {cluster} has no node yet: {why}")
+            return
+        cancel(self.whole)
+        raise SlipwayError(
+            f"cluster {cluster} has no node: {why}",
+            "ask for more quota in the portal, or choose a SKU or region with quota; "
+            "the next call starts a new run",
+        )
 
     def _new_lines(self, details: dict[str, Any], *, whole: bool) -> list[str]:
         text = log_text(details)
@@ -95,12 +120,17 @@ def ask_to_cancel(run: Any, again: str) -> None:
         except (EOFError, KeyboardInterrupt):
             answer = ""
     if answer.strip().lower() in ("y", "yes"):
-        with explained(f"run {run.id}"), silenced():
-            run.cancel()
-        console.step(f"run {run.id} is cancelled")
+        cancel(run)
     else:
         console.step(f"run {run.id} goes on without us; {again}")
         console.step(f"its page, where it can be cancelled: {run.get_portal_url()}")
+
+
+def cancel(run: Any) -> None:
+    """Cancel the run, and say so."""
+    with explained(f"run {run.id}"), silenced():
+        run.cancel()
+    console.step(f"run {run.id} is cancelled")
 
 
 def log_text(details: dict[str, Any]) -> str:
