@@ -300,5 +300,5 @@ def _parsed(printed: str) -> Any:
     except ValueError:
         first = printed.strip().splitlines()[0][:200]
         raise SlipwayError(
-            f"az printed no JSON: {first}", "see `az version`; 2.60 or later"
+            f"az printed no JSON: {first}", "see `az version`; 2.74 or later"
         ) from None

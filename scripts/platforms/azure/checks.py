@@ -19,8 +19,8 @@ from scripts.platforms.azure.place import place
 from scripts.platforms.azure.targets import Ask
 from scripts.settings import Settings
 
-#: The oldest az whose commands are as ours.
-OLDEST = (2, 60)
+#: The oldest az whose commands are as ours: `acr login --expose-token` gives a refresh token since then.
+OLDEST = (2, 74)
 ML_VERSION = "2025-06-01"
 #: az processes at a time: each takes a second or more of a core.
 TOGETHER = 3
@@ -136,9 +136,8 @@ def _providers(settings: Settings, az: Az) -> list[Finding]:
     """Providers that are registered, and whether the region has their types."""
     wanted = needed(settings)
     fields = "{name: namespace, state: registrationState, types: resourceTypes[].{type: resourceType, where: locations}}"
-    listed = az(
-        "provider", "list", "--query", f"[?contains('{' '.join(wanted)}', namespace)].{fields}"
-    )
+    # Not filtered here: Azure writes some in lower case, as microsoft.insights.
+    listed = az("provider", "list", "--query", f"[].{fields}")
     by_name = {str(item["name"]).lower(): item for item in listed}
     told: list[Finding] = []
     for name, types in wanted.items():

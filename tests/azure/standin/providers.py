@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 RECORDED = "azure-cli resource/tests/latest/recordings/test_provider_registration.yaml"
 #: Registered in every subscription from the start.
 ALWAYS = {"microsoft.authorization", "microsoft.resources"}
+#: Azure has some namespaces in lower case, however their types are written.
+#: Source: MicrosoftDocs/azure-docs issue 85190; hashicorp/terraform-provider-azurerm pull request 282.
+LOWER = {"Microsoft.Insights"}
 
 
 def unregistered(world: World) -> set[str]:
@@ -48,7 +51,7 @@ def check_registered(world: World, namespace: str) -> None:
 
 def _namespaces(types: ResourceTypes) -> dict[str, str]:
     found = {kind.name.partition("/")[0] for kind in types} | {"Microsoft.Resources"}
-    return {name.lower(): name for name in sorted(found)}
+    return {name.lower(): name.lower() if name in LOWER else name for name in sorted(found)}
 
 
 def _provider(world: World, types: ResourceTypes, namespace: str) -> Json:
@@ -71,7 +74,7 @@ def _provider(world: World, types: ResourceTypes, namespace: str) -> Json:
                 "capabilities": "None",
             }
             for kind in types
-            if kind.name.partition("/")[0] == name
+            if kind.name.partition("/")[0].lower() == name.lower()
         ],
         "registrationState": "NotRegistered" if missing else "Registered",
         "registrationPolicy": "RegistrationRequired",
