@@ -12,7 +12,7 @@ import pytest
 
 from tests import records_schema
 from tests.azure.conftest import AzureClone
-from tests.azure.standin import providers, taken
+from tests.azure.standin import operations, providers, taken
 from tests.azure.standin.access import grant, has_role, only
 from tests.azure.standin.deployments import HALF
 from tests.azure.standin.faults import Fault
@@ -52,7 +52,13 @@ def writes(clone: AzureClone, mark: int) -> list[str]:
 
 def test_everything_is_made_once_and_told_in_the_record(azure_clone: AzureClone) -> None:
     world = azure_clone.standin.world
+    # After a `destroy` that was interrupted Azure goes on deleting.
+    going = {"id": BELOW, "name": GROUP, "type": "Microsoft.Resources/resourceGroups"}
+    state = {"location": "westeurope", "properties": {"provisioningState": "Deleting"}}
+    world.resources[BELOW.lower()] = {**going, **state}
+    operations.begin(world, 8, lambda: world.resources.pop(BELOW.lower()))
     printed = azure_clone.run("what_if")
+    assert f"waiting until Azure has deleted the resource group {GROUP}" in printed
     assert "+ create        resource group Kiln42-AML-RG in centralus" in printed
     assert made(azure_clone)["Microsoft.KeyVault/vaults"] == []
 

@@ -171,6 +171,13 @@ CASES = {
         "set another WEBAPP_SKU than P0v3",
         1,
     ),
+    "group on its way out": (
+        "ERROR: (ResourceGroupBeingDeleted) The resource group 'kiln-AML-RG' is in deprovisioning state and "
+        "cannot perform this operation.\nCode: ResourceGroupBeingDeleted",
+        "ResourceGroupBeingDeleted",
+        "run the same verb again when it has ended",
+        1,
+    ),
     "throttled": (
         "ERROR: (TooManyRequests) The request is being throttled.\nCode: TooManyRequests",
         "TooManyRequests",
@@ -194,7 +201,10 @@ CASES = {
         1,
     ),
 }
-PASSING = ("no room for a command", "throttled", "network", "az's own traceback")
+PASSING = (
+    *("no room for a command", "group on its way out"),
+    *("throttled", "network", "az's own traceback"),
+)
 
 
 @pytest.mark.parametrize("case", CASES)

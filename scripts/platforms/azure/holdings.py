@@ -35,6 +35,12 @@ class Holdings:
         return self.group is not None and names.TAG in (self.group.get("tags") or {})
 
     @property
+    def is_going(self) -> bool:
+        """Whether Azure is deleting the group, as it does after a `destroy` that was interrupted."""
+        properties = (self.group or {}).get("properties") or {}
+        return properties.get("provisioningState") == "Deleting"
+
+    @property
     def ours(self) -> list[Mapping[str, Any]]:
         """What bears our tag, and what is inside of it, as a cluster is in its workspace."""
         tagged = [

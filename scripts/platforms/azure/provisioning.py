@@ -33,6 +33,15 @@ class Provisioning:
         self.names = names.names(settings)
         remembered(root, settings)  # refuses a workspace's name that is another's
         self.holdings = holdings.look(settings, az)
+        if self.holdings.is_going:
+            # Where something keeps Azure from deleting it, the group is as before.
+            state = "properties.provisioningState != 'Deleting'"
+            az(
+                *("group", "wait", "--name", self.names.group, "--deleted", "--custom", state),
+                *("--interval", "5"),
+                doing=f"waiting until Azure has deleted the resource group {self.names.group}",
+            )
+            self.holdings = holdings.look(settings, az)
         self.holdings.check_owner(self.names)
         self.existing: Mapping[str, str] = {}
         if self.holdings.has_existing_workspace:

@@ -251,6 +251,7 @@ KINDS: Sequence[Kind] = (
     ),
     Kind(
         r"DeploymentActive|AnotherOperationInProgress|OperationPreempted|ConflictingOperation"
+        r"|ResourceGroupBeingDeleted"
         r"|InProgress|Conflict: .*(in progress|being)|PreconditionFailed",
         "another call works on the same things: run the same verb again when it has ended",
         exit_code=1,
