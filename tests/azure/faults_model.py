@@ -99,10 +99,13 @@ MODEL: Sequence[Fault] = (
         [Hit("evaluate", 0, "", daily="evaluate")],
     ),
     Fault(
-        "somebody else registers",
+        "somebody else is at work",
         "another machine holds the lease",
         injuries.leased,
-        [Hit("register", 0, "another machine is registering wood; waiting", daily="register")],
+        [
+            Hit("register", 0, "another machine is registering wood; waiting", daily="register"),
+            Hit("deploy rollback", 0, "another machine is changing kiln-aci; waiting"),
+        ],
     ),
     Fault(
         "workspace token refused",

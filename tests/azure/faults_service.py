@@ -180,8 +180,9 @@ SERVICE: Sequence[Fault] = (
         "ARM breaks every connection; the service itself answers",
         injuries.arm_gone,
         [
+            Hit("deploy", 1, "", "check the network and the proxy, then run the verb again"),
             Hit(
-                "deploy smoke load logs rollback",
+                "smoke load logs rollback",
                 1,
                 "cannot reach Azure",
                 "your network or proxy",

@@ -219,7 +219,8 @@ def download_broken(bench: Bench) -> None:
     bench.faults.add(Fault(where, breaks=True, times=1))
 
 
-def leased(bench: Bench) -> None:
+def lease_held(faults: Faults) -> None:
+    """Another machine holds whatever lease is asked for, for a moment."""
     body = (
         "<?xml version='1.0' encoding='utf-8'?><Error><Code>LeaseAlreadyPresent</Code>"
         "<Message>There is already a lease present.</Message></Error>"
@@ -227,7 +228,11 @@ def leased(bench: Bench) -> None:
     held = Answer(
         409, body, {"x-ms-error-code": "LeaseAlreadyPresent", "Content-Type": "application/xml"}
     )
-    bench.faults.add(Fault("PUT .*/leases/.*comp=lease", held, times=2))
+    faults.add(Fault("PUT .*/leases/.*comp=lease", held, times=2))
+
+
+def leased(bench: Bench) -> None:
+    lease_held(bench.faults)
 
 
 def registry_denies(bench: Bench) -> None:

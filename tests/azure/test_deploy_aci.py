@@ -6,7 +6,7 @@ import pytest
 
 from tests import records_schema
 from tests.azure.conftest import AzureClone
-from tests.azure.injuries import until_put_back
+from tests.azure.injuries import lease_held, until_put_back
 from tests.azure.shipping import package, ship
 
 pytestmark = [pytest.mark.azure, pytest.mark.docker]
@@ -67,7 +67,10 @@ def test_one_that_crashes_is_replaced_by_the_one_before(clone: AzureClone) -> No
 def test_settings_are_deployed_rolled_back_and_stopped(clone: AzureClone) -> None:
     clone.run("deploy", MAX_ROWS="99")
     assert clone.records["deploy-aci"]["deployment"] == 3
-    clone.run("rollback")
+    lease_held(clone.standin.world.faults)
+    printed = clone.run("rollback")
+    clone.standin.world.faults.clear()
+    assert "another machine is changing kiln-aci; waiting for it" in printed
     assert (clone.records["deploy-aci"]["deployment"], clone.records["deploy-aci"]["previous"]) == (
         4,
         None,

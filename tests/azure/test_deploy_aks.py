@@ -80,10 +80,10 @@ def test_rolled_back_and_stopped(clone: AzureClone) -> None:
 
 
 def test_a_rollout_that_is_not_heard_of_again_is_undone(clone: AzureClone) -> None:
-    """The cluster does what the second command says, and nobody can be told that it did."""
+    """The cluster does what the third command says, after two looks, and nobody can be told that it did."""
     faults = clone.standin.world.faults
     lost = Fault("GET .*/commandResults/", Refused(400, "BadRequest", "The result was lost."))
-    faults.add(After("POST .*/runCommand", times=1, call=lambda: faults.add(lost) and None))
+    faults.add(After("POST .*/runCommand", times=2, call=lambda: faults.add(lost) and None))
     try:
         printed = clone.run("deploy", code=1, MAX_ROWS="98")
     finally:

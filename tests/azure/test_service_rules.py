@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from pydantic import SecretStr
 
 from scripts.errors import SlipwayError, UsageError
+from scripts.platforms.azure import service as module
 from scripts.platforms.azure.aci import HTTP, HTTPS, ContainerInstance
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.certificate import Certificate
 from scripts.platforms.azure.deployed import Kept, State
+from scripts.platforms.azure.ground import Ground
 from scripts.platforms.azure.place import Place
+from scripts.platforms.base import Image, Release
 from scripts.settings import load_settings
 
 HOST = "kiln-aci.example.com"
@@ -31,6 +37,7 @@ class Vault(Az):
 
     held: str | None = "of-the-vault"
     port = HTTP
+    state = State(1, 1, (kept(1),))
 
     def __call__(self, *arguments: str, stdin: str | SecretStr | None = None, **_: Any) -> Any:
         match arguments[:3]:
@@ -42,8 +49,7 @@ class Vault(Az):
                 return None
             case ("container", "show", _):
                 ports = [{"port": self.port}]
-                tags = State(1, 1, (kept(1),)).tags()
-                return {"ipAddress": {"fqdn": HOST, "ports": ports}, "tags": tags}
+                return {"ipAddress": {"fqdn": HOST, "ports": ports}, "tags": self.state.tags()}
         return None
 
     def find(self, *arguments: str, **_: Any) -> Any:
@@ -58,8 +64,9 @@ def service(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: str) -> C
     values = {"ACI_DEPLOYMENT_NAME": "kiln-aci", "ALLOW_HTTP": "true", **settings}
     found = load_settings(folder, values)
     made = ContainerInstance(folder, found, Vault(found))
-    made.ground.place = Place(**{field.name: field.name for field in fields(Place)})
-    made.ground.telemetry = None
+    place = Place(**{field.name: field.name for field in fields(Place)})
+    monkeypatch.setattr(Ground, "place", place)
+    monkeypatch.setattr(Ground, "telemetry", None)
     monkeypatch.setattr(made, "_sample", lambda _: {})
     return made
 
@@ -121,3 +128,94 @@ def test_what_served_is_put_back_with_the_tls_it_had(
         ours._do(kept(2), {})
     assert made == [(2, True), (1, port == HTTPS)]
     assert [url.rpartition(":")[2] for url in asked] == [str(HTTPS), str(port)]
+
+
+class Lock:
+    """The lease: what another machine does before we have it, and whether it is then lost."""
+
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)
+    lost = False
+
+    @contextmanager
+    def __call__(self, _: Any, name: str, *__: Any) -> Iterator[Callable[[], None]]:
+        assert name == "deploy-aci-kiln-aci"
+        self.meanwhile()
+        yield self.check
+
+    def check(self) -> None:
+        if self.lost:
+            raise SlipwayError("the lock was lost", "run the verb again")
+
+
+@pytest.fixture
+def lock(monkeypatch: pytest.MonkeyPatch) -> Lock:
+    held = Lock()
+    monkeypatch.setattr(module, "open_workspace", MagicMock())
+    monkeypatch.setattr(module, "leased", held)
+    monkeypatch.setattr(module, "is_healthy", lambda *_, **__: True)
+    return held
+
+
+def test_a_deployment_goes_on_from_what_another_machine_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: Lock
+) -> None:
+    ours = service(tmp_path, monkeypatch)
+    release = Release("wood", 3, "in", tmp_path, Image("id", "wood:3", 0, {}, "sha256:3"))
+    begun: list[tuple[int, int | None]] = []
+
+    def put(seen: module.Seen, new: Kept, _: Any) -> State:
+        begun.append((new.number, new.previous))
+        return seen.state.begin(new).prove(new.number)
+
+    def other(rejected: int | None) -> Callable[[], None]:
+        theirs = replace(kept(2), rejected=rejected)
+        return lambda: monkeypatch.setattr(Vault, "state", State(2, 2, (theirs, kept(1))))
+
+    monkeypatch.setattr(ours, "_replace", put)
+    assert ours.current(release) is None
+    lock.meanwhile = other(None)
+    ours.deploy(release, {})
+    assert begun == [(3, 2)]
+
+    # Who rolled that very version back did not do it for us to bring it again.
+    monkeypatch.setattr(Vault, "state", State(1, 1, (kept(1),)))
+    again = service(tmp_path, monkeypatch)
+    monkeypatch.setattr(again, "_replace", put)
+    assert again.current(release) is None
+    lock.meanwhile = other(3)
+    with pytest.raises(SlipwayError, match="another machine was faster: version 3 was rolled back"):
+        again.deploy(release, {})
+    assert begun == [(3, 2)]
+
+
+def test_two_people_roll_one_version_back_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: Lock
+) -> None:
+    second = replace(kept(2), previous=1)
+    monkeypatch.setattr(Vault, "state", State(2, 2, (second, kept(1))))
+    ours = service(tmp_path, monkeypatch)
+    monkeypatch.setattr(ours, "_replace", lambda *_: pytest.fail("it was changed"))
+    third = replace(kept(3), version=1)
+    lock.meanwhile = lambda: monkeypatch.setattr(
+        Vault, "state", State(3, 3, (third, second, kept(1)))
+    )
+    with pytest.raises(SlipwayError, match="another machine was faster"):
+        ours.rollback()
+
+
+def test_nothing_is_put_back_over_another_machines_deployment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: Lock
+) -> None:
+    ours = service(tmp_path, monkeypatch)
+    release = Release("wood", 2, "in", tmp_path, Image("id", "wood:2", 0, {}, "sha256:2"))
+    made: list[int] = []
+
+    def healthy(*_: Any, **__: Any) -> bool:
+        lock.lost = True
+        return False
+
+    monkeypatch.setattr(module, "wait_healthy", healthy)
+    monkeypatch.setattr(ours, "_create", lambda _, new, __: made.append(new.number))
+    with pytest.raises(SlipwayError, match="the lock was lost"):
+        ours.deploy(release, {})
+    assert made == [2]

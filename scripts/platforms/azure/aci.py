@@ -171,6 +171,7 @@ class ContainerInstance(AzureService):
 
     def _restore(self, seen: Seen, state: State, before: Kept | None) -> None:
         """Put back what served; where nothing did, stop what failed."""
+        self._still_ours()
         if before is None:
             self._quietly("container", "stop", *self._where)
             self._tag(state.tags())

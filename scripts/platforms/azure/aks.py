@@ -211,6 +211,7 @@ class Kubernetes(AzureService):
 
     def _undo(self, state: State, before: Kept | None) -> None:
         """Bring the revision before back; where nothing served, run no pods."""
+        self._still_ours()
         where = f"deployment/{self._name} -n {NAMESPACE}"
         note = self._annotate(state.tags())
         if before is None:

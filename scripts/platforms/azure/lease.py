@@ -26,8 +26,10 @@ LOST = (404, 409, 412)
 
 
 @contextmanager
-def leased(datastore: Any, name: str, doing: str) -> Iterator[Callable[[], None]]:
-    """Hold the lease called `name`; SlipwayError if another machine keeps it for five minutes.
+def leased(
+    datastore: Any, name: str, doing: str, limit: float = LIMIT
+) -> Iterator[Callable[[], None]]:
+    """Hold the lease called `name`; SlipwayError if another machine keeps it for `limit` seconds.
 
     Gives a check to be made right before what must not be done twice: SlipwayError if the lease was
     lost meanwhile.
@@ -36,7 +38,7 @@ def leased(datastore: Any, name: str, doing: str) -> Iterator[Callable[[], None]
         container=datastore.container_name, blob=f"slipway/leases/{name}"
     )
     _make(blob)
-    held = _Held(*_acquire(blob, doing), doing)
+    held = _Held(*_acquire(blob, doing, limit), doing)
     thread = threading.Thread(target=held.renew, daemon=True)
     thread.start()
     try:
@@ -88,9 +90,9 @@ def _make(blob: Any) -> None:
                 raise
 
 
-def _acquire(blob: Any, doing: str) -> tuple[Any, float]:
+def _acquire(blob: Any, doing: str, limit: float) -> tuple[Any, float]:
     """The lease, and when it began at the earliest."""
-    until, told = time.monotonic() + LIMIT, False
+    until, told = time.monotonic() + limit, False
     while True:
         asked = time.monotonic()
         try:
@@ -100,7 +102,7 @@ def _acquire(blob: Any, doing: str) -> tuple[Any, float]:
                 raise
             if asked > until:
                 raise SlipwayError(
-                    f"another machine has been {doing} for {LIMIT:.0f} s",
+                    f"another machine has been {doing} for {limit:.0f} s",
                     "see which CI job or colleague that is, then run the verb again",
                 ) from None
         if not told:

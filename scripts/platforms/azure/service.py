@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.deployed import Kept, State
 from scripts.platforms.azure.ground import Ground
 from scripts.platforms.azure.images import pinned
+from scripts.platforms.azure.lease import leased
 from scripts.platforms.azure.refusals import AzureError
+from scripts.platforms.azure.workspace import explained, open_workspace, silenced
 from scripts.platforms.base import Deployment, Endpoint, Image, Release, Service
 from scripts.proof import is_healthy, untrusted, wait_healthy
 from scripts.settings import Settings
@@ -30,6 +33,8 @@ from scripts.verb import now
 
 #: Seconds a new service may take until it is healthy: a large image is pulled, a node is started.
 START_TIMEOUT = 600.0
+#: Seconds to wait for another machine's deployment: it starts, and the one before is put back.
+TURN = 2 * START_TIMEOUT
 #: Seconds one answer may take meanwhile, and between two questions.
 EACH, PAUSE = 10.0, 0.5
 #: Seconds between two looks whether it has ended, each of which is a call.
@@ -78,8 +83,15 @@ class AzureService(ABC):
         self.az = az
         self.ground = Ground(root, settings, az, tls=self.tls)
         self._seen: Seen | None = None
+        #: SlipwayError where another machine may be at work by now; asked after every long wait.
+        self._still_ours: Callable[[], None] = lambda: None
 
     # What a target does
+
+    @property
+    @abstractmethod
+    def _name(self) -> str:
+        """What it is called there."""
 
     @abstractmethod
     def _look(self) -> Seen:
@@ -163,41 +175,71 @@ class AzureService(ABC):
                 "run `make image` with PLATFORM=azure",
             )
         self._check()
-        new = deployed.of_release(
-            release,
-            self.history(),
-            self.seen.state,
-            image=pinned(release.image),
-            image_id=release.image.id,
-            settings=self.ground.wanted_settings(self.sizes),
-            started=now(),
-        )
-        return self._do(new, sample)
+        with self._alone() as changed:
+            history = self.history()
+            rejected = deployments.rejected_version(history, release.model_name)
+            if changed and rejected is not None and release.version <= rejected:
+                raise _overtaken(f"version {rejected} was rolled back")
+            new = deployed.of_release(
+                release,
+                history,
+                self.seen.state,
+                image=pinned(release.image),
+                image_id=release.image.id,
+                settings=self.ground.wanted_settings(self.sizes),
+                started=now(),
+            )
+            return self._do(new, sample)
 
     def rollback(self) -> Deployment:
         history = self.history()
         current, target = deployments.rollback_target(history)
         self._check()
-        kept = next(each for each in self.seen.state.kept if each.number == target.number)
-        new = replace(
-            kept,
-            number=self.seen.state.last + 1,
-            previous=target.previous,
-            rejected=deployments.rejected_after_rollback(current, target),
-            started=now(),
-        )
-        return self._do(new, self._sample(kept))
+        with self._alone() as changed:
+            if changed:
+                # One bad version that two people roll back is rolled back once.
+                raise _overtaken("what is deployed has changed")
+            kept = next(each for each in self.seen.state.kept if each.number == target.number)
+            new = replace(
+                kept,
+                number=self.seen.state.last + 1,
+                previous=target.previous,
+                rejected=deployments.rejected_after_rollback(current, target),
+                started=now(),
+            )
+            return self._do(new, self._sample(kept))
 
     def stop(self) -> int:
-        seen = self.seen
-        if not seen.running:
-            return 0
-        console.step(f"stopping deployment {seen.state.proven}")
-        self._stop(seen)
-        self._seen = replace(seen, running=False)
-        return 1
+        with self._alone():
+            seen = self.seen
+            if not seen.running:
+                return 0
+            console.step(f"stopping deployment {seen.state.proven}")
+            self._stop(seen)
+            self._seen = replace(seen, running=False)
+            return 1
 
     # Shared work
+
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Let no other machine change what is deployed meanwhile; what there is is looked at anew.
+
+        Gives whether one has changed it since this verb looked.
+        """
+        before, self._seen = self._seen, None
+        workspace = open_workspace(self.root, self.settings, self.az)
+        name, doing = f"deploy-{self.kind}-{self._name}".lower(), f"changing {self._name}"
+        with explained(f"the lock on {self._name}"):
+            with silenced():
+                datastore = workspace.get_default_datastore()
+            with leased(datastore, name, doing, TURN) as self._still_ours:
+                known = before or self.seen
+                changed = (self.seen.state, self.seen.running) != (known.state, known.running)
+                if changed:
+                    # The vault's key and certificate may be others too.
+                    self.ground = Ground(self.root, self.settings, self.az, tls=self.tls)
+                yield changed
 
     def _serves(self, seen: Seen) -> bool:
         """Whether the last proven deployment is what answers."""
@@ -209,6 +251,7 @@ class AzureService(ABC):
         new = replace(new, secrets=self.ground.secrets_hash(new.image))
         console.step(f"starting deployment {new.number} ({new.model_name} {new.version})")
         seen, self._seen = self.seen, None
+        self._still_ours()
         state = self._replace(seen, new, sample)
         if self._seen is None:
             self._seen = replace(self._look(), state=state)
@@ -264,6 +307,7 @@ class AzureService(ABC):
             certificate=own,
             still=lambda spent: console.step(f"still waiting for its answer: {spent:.0f} s so far"),
         )
+        self._still_ours()
         if healthy:
             return starting.wrong_answer(url, sample, self.ground.headers, own)
         return watch.reason or f"is not healthy after {START_TIMEOUT:g} s"
@@ -293,6 +337,14 @@ def _distrust(url: str, certificate: str) -> str | None:
 def what(new: Kept) -> str:
     """A deployment in an error."""
     return f"deployment {new.number} (version {new.version})"
+
+
+def _overtaken(how: str) -> SlipwayError:
+    """Why a verb that waited for its turn does not do what was asked of something else."""
+    return SlipwayError(
+        f"another machine was faster: {how}",
+        "see `make status`, then run the verb again if that is still wanted",
+    )
 
 
 def not_started(new: Kept, error: AzureError, after: str) -> SlipwayError:

@@ -219,6 +219,7 @@ class WebApp(AzureService):
 
     def _give_up(self, state: State) -> None:
         """Stop the slot, and note that the number is used."""
+        self._still_ours()
         try:
             self.az("webapp", "stop", *self._where, "--slot", SLOT)
             self._tag({deployed.LAST: str(state.last), IN_SLOT: STOPPED})
