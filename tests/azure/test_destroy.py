@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from scripts.errors import UsageError
+from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.checks import _provisioned
-from scripts.platforms.azure.holdings import Holdings
+from scripts.platforms.azure.holdings import Holdings, deleted_vault
 from scripts.platforms.azure.names import ARM, names
+from scripts.platforms.azure.refusals import explain
 from scripts.settings import Settings
 from tests.azure.conftest import AzureClone
 from tests.azure.standin import vaults
@@ -172,6 +174,24 @@ def test_names_that_another_workspace_has_are_not_taken_over() -> None:
         theirs.check_owner(wanted)
     assert caught.value.mend == "set another BASE_NAME, or WORKSPACE_NAME=first"
     assert _provisioned(settings, theirs, wanted).mend == caught.value.mend
+
+
+def test_whoever_may_not_list_deleted_vaults_is_told_what_frees_the_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With roles on the group only: Azure has deleted vaults at the subscription."""
+    settings = Settings.model_validate(
+        {"PLATFORM": "azure", "SUBSCRIPTION_ID": SUBSCRIPTION, "LOCATION": "centralus"}
+    )
+
+    class Group(Az):
+        def __call__(self, *arguments: str, **_: Any) -> Any:
+            said = "ERROR: (AuthorizationFailed) The client 'app' does not have authorization"
+            raise explain(" ".join(arguments), said, settings)
+
+    assert deleted_vault(settings, Group(settings), "kiln-AML-KV") is None
+    purge = "az keyvault purge --name kiln-AML-KV --location centralus --subscription"
+    assert f"{purge} {SUBSCRIPTION}" in capsys.readouterr().err
 
 
 def test_what_application_insights_makes_beside_a_component_goes_with_ours_only() -> None:

@@ -171,6 +171,14 @@ CASES = {
         "set another WEBAPP_SKU than P0v3",
         1,
     ),
+    "deleted vault": (
+        'ERROR: {"code": "ConflictError", "message": "A vault with the same name already exists in deleted '
+        'state. You need to either recover or purge existing key vault."}',
+        "ConflictError",
+        "az keyvault recover --name kiln-AML-KV --location westeurope --resource-group kiln-AML-RG "
+        f"--subscription {SUBSCRIPTION}",
+        2,
+    ),
     "group on its way out": (
         "ERROR: (ResourceGroupBeingDeleted) The resource group 'kiln-AML-RG' is in deprovisioning state and "
         "cannot perform this operation.\nCode: ResourceGroupBeingDeleted",

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scripts import console
 from scripts.errors import UsageError
 from scripts.platforms.azure import names
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.names import ARM, WORKSPACE_API, Names
+from scripts.platforms.azure.refusals import AzureError
 from scripts.platforms.azure.template import MADE, WORKSPACES
 from scripts.settings import Settings
 
@@ -132,8 +134,19 @@ def look(settings: Settings, az: Az, *, quiet: bool = False) -> Holdings:
 
 
 def deleted_vault(settings: Settings, az: Az, name: str) -> Mapping[str, Any] | None:
-    """The soft-deleted vault of that name in this subscription, if there is one."""
-    listed = az("keyvault", "list-deleted", "--resource-type", "vault") or []
+    """The soft-deleted vault of that name in this subscription, if there is one that we may see."""
+    try:
+        listed = az("keyvault", "list-deleted", "--resource-type", "vault") or []
+    except AzureError as error:
+        if error.code != "AuthorizationFailed":
+            raise
+        # Roles on the group are enough for all else.
+        purge = names.line(settings, f"keyvault purge --name {name} --location {settings.LOCATION}")
+        console.warning(
+            f"without a role on the subscription nobody can tell whether a deleted vault {name} holds "
+            f"its name; somebody who has one frees it: {purge}"
+        )
+        return None
     return next((item for item in listed if str(item["name"]).lower() == name.lower()), None)
 
 

@@ -83,6 +83,11 @@ def group_id(settings: Settings) -> str:
     return f"/subscriptions/{settings.require('SUBSCRIPTION_ID')}/resourceGroups/{group(settings)}"
 
 
+def line(settings: Settings, words: str) -> str:
+    """A command of az for a person, whose default subscription may be another."""
+    return f"az {words} --subscription {settings.SUBSCRIPTION_ID}"
+
+
 def workspace_id(settings: Settings) -> str:
     """The workspace's id."""
     kind = "Microsoft.MachineLearningServices/workspaces"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from scripts.errors import SlipwayError
 from scripts.platforms.azure.innermost import innermost
-from scripts.platforms.azure.names import group, purge_url
+from scripts.platforms.azure.names import group, line, names, purge_url
 from scripts.settings import Settings
 
 
@@ -109,6 +109,16 @@ def _sku(line: str, settings: Settings) -> str:
         return f"{text}, or another WEBAPP_SKU than {settings.WEBAPP_SKU}"
     size = f"DEPLOY_CPU={settings.DEPLOY_CPU:g} and DEPLOY_MEMORY_GB={settings.DEPLOY_MEMORY_GB:g}"
     return f"{text}, or less than {size}"
+
+
+def _deleted(said: str, settings: Settings) -> str:
+    """For who may not list deleted vaults: else provision recovers it, or says whose it is."""
+    where = f"--name {names(settings).vault} --location {settings.LOCATION}"
+    return (
+        "set another BASE_NAME, or let somebody with a role on the subscription run: "
+        + line(settings, f"keyvault recover {where} --resource-group {group(settings)}")
+        + ", or purge instead of recover"
+    )
 
 
 def _name(line: str, settings: Settings) -> str:
@@ -216,6 +226,7 @@ KINDS: Sequence[Kind] = (
         r"Soft-deleted workspace exists",
         lambda line, settings: f'purge it: az rest --method delete --url "{purge_url(settings)}"',
     ),
+    Kind(r"already exists in deleted state", _deleted),
     Kind(
         r"StorageAccountAlreadyTaken|StorageAccountAlreadyExists|VaultAlreadyExists|AlreadyInUse"
         r"|already in use|RegistryNameUnavailable|NameUnavailable|DnsRecordInUse|is already taken",

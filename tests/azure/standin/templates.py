@@ -240,9 +240,7 @@ def _planned(scope: Scope, source: Any, at: int) -> tuple[Planned, bool]:
     return planned, True
 
 
-def _dependencies(
-    scope: Scope, planned: Planned, ids: dict[str, str], made: set[str]
-) -> set[str]:
+def _dependencies(scope: Scope, planned: Planned, ids: dict[str, str], made: set[str]) -> set[str]:
     """Keys of what must be there first; `ids` are all of the template by id and by name."""
     found = set()
     for text in planned.source.get("dependsOn") or []:
