@@ -120,7 +120,7 @@ result = {"name": store.name, "back": open("down/slipway/data/1/rows.csv").read(
     )
     assert found["back"] == "a,b\n1,2\n"
     assert found["name"] == "workspaceblobstore"
-    assert found["all"] == ["workspaceartifactstore", "workspaceblobstore"]
+    assert found["all"] == ["workspaceartifactstore", "workspaceblobstore", "workspacefilestore"]
     # A wrong signature is refused by the storage itself.
     with pytest.raises(ClientError, match="403"):
         ml.do(

@@ -200,10 +200,12 @@ file.write_text("a,b\\n1,2\\n")
 made = ensure_data(workspace, settings, file, "7" * 64)
 store = open_datastore(workspace, settings)
 blob = store.blob_service.get_blob_client(container=store.container_name, blob=made.path)
-try:
-    open_datastore(workspace, settings.model_copy(update={"DATASTORE_NAME": "nowhere"}))
-except SlipwayError as error:
-    refused = [error.exit_code, error.message]
+refused = []
+for name in ("nowhere", "workspacefilestore"):
+    try:
+        open_datastore(workspace, settings.model_copy(update={"DATASTORE_NAME": name}))
+    except SlipwayError as error:
+        refused.append([error.exit_code, error.message])
 print(json.dumps({
     "environments": [environment(), environment(), environment(AML_REBUILD_ENVIRONMENT=True), environment()],
     "data": [made.name, made.version, made.datastore, blob.exists()],
@@ -216,7 +218,10 @@ print(json.dumps({
         clone.save()
     assert found["environments"] == ["kiln-env:1", "kiln-env:1", "kiln-env:2", "kiln-env:2"]
     assert found["data"] == ["kiln-logs", 1, "workspaceartifactstore", True]
-    assert found["refused"] == [2, "workspace kiln-ws has no datastore nowhere"]
+    assert found["refused"] == [
+        [2, "workspace kiln-ws has no datastore nowhere"],
+        [2, "datastore workspacefilestore is of type AzureFile, not AzureBlob"],
+    ]
 
 
 @pytest.mark.parametrize(

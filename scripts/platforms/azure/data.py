@@ -51,19 +51,25 @@ def open_datastore(workspace: Any, settings: Settings) -> Any:
     """The datastore that DATASTORE_NAME names, else the workspace's default."""
     name = settings.DATASTORE_NAME
     with explained(f"datastore {name or '(default)'}"), silenced():
-        if name is None:
-            return workspace.get_default_datastore()
         from azureml.core import Datastore
 
         try:
-            return Datastore.get(workspace, name)
+            found = Datastore.get(workspace, name) if name else workspace.get_default_datastore()
         except Exception as error:
-            if status_of(error) != 404 and "Could not find" not in str(error):
+            if not name or (status_of(error) != 404 and "Could not find" not in str(error)):
                 raise
-    raise UsageError(
-        f"workspace {workspace.name} has no datastore {name}",
-        "correct DATASTORE_NAME in .env, or leave it empty for the workspace's default",
-    )
+            found = None
+    if found is None:
+        raise UsageError(
+            f"workspace {workspace.name} has no datastore {name}",
+            "correct DATASTORE_NAME in .env, or leave it empty for the workspace's default",
+        )
+    if found.datastore_type != "AzureBlob":
+        raise UsageError(
+            f"datastore {found.name} is of type {found.datastore_type}, not AzureBlob",
+            "set DATASTORE_NAME in .env to one of blobs, such as workspaceblobstore",
+        )
+    return found
 
 
 def ensure_data(workspace: Any, settings: Settings, file: Path, sha256: str) -> DataVersion:

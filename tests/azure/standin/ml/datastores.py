@@ -1,16 +1,19 @@
-"""Datastores: the two on the workspace's own storage, and whatever blobs are registered."""
+"""Datastores: those on the workspace's own storage, and whatever blobs are registered."""
 
 from __future__ import annotations
-
-import copy
 
 from tests.azure.standin.messages import Answer, Json, Request
 from tests.azure.standin.ml.workspace import ARTIFACTS, Plane, Workspace, page, user_error
 
 SOURCE = "azureml-core _restclient/operations/data_stores_operations.py"
 SERVICE = "datastore/v1.0"
-#: Datastores every workspace has, and the containers they are.
-OWN = {"workspaceblobstore": "azureml-blobstore-{id}", "workspaceartifactstore": ARTIFACTS}
+#: Datastores every workspace has: their types, and the containers or shares they are.
+OWN = {
+    "workspaceblobstore": ("AzureBlob", "azureml-blobstore-{id}"),
+    "workspaceartifactstore": ("AzureBlob", ARTIFACTS),
+    # What is in the share is not played.
+    "workspacefilestore": ("AzureFile", "azureml-filestore-{id}"),
+}
 
 
 def container(workspace: Workspace, name: str) -> str:
@@ -20,23 +23,24 @@ def container(workspace: Workspace, name: str) -> str:
 
 def find(workspace: Workspace, name: str) -> Json:
     """A datastore with its credential; the workspace's own ones are made when first asked for."""
-    for own, place in OWN.items():
+    for own, (kind, place) in OWN.items():
         if own not in workspace.datastores:
             there = place.format(id=workspace.workspace_id)
-            workspace.account.ensure_container(there)
-            workspace.datastores[own] = _own(workspace, own, there)
+            if kind == "AzureBlob":
+                workspace.account.ensure_container(there)
+            workspace.datastores[own] = _own(workspace, own, kind, there)
     store = next((s for n, s in workspace.datastores.items() if n.lower() == name.lower()), None)
     if store is None:
         raise user_error(404, f"Could not find datastore with name: {name}", "NotFound")
     return store
 
 
-def _own(workspace: Workspace, name: str, place: str) -> Json:
+def _own(workspace: Workspace, name: str, kind: str, place: str) -> Json:
     account = workspace.account
     parts = workspace.storage_id.split("/")
     return {
         "name": name,
-        "dataStoreType": "AzureBlob",
+        "dataStoreType": kind,
         "hasBeenValidated": True,
         "tags": {},
         "azureStorageSection": {
@@ -58,14 +62,6 @@ def _own(workspace: Workspace, name: str, place: str) -> Json:
     }
 
 
-def _shown(store: Json) -> Json:
-    """As the list shows it: without the credential."""
-    shown = copy.deepcopy(store)
-    for secret in ("credential", "accountKey", "sasToken"):
-        shown["azureStorageSection"][secret] = None
-    return shown
-
-
 def add(plane: Plane) -> None:
     @plane.add(SERVICE, "GET", "/default", source=SOURCE)
     def default(workspace: Workspace, request: Request) -> Json:
@@ -79,7 +75,8 @@ def add(plane: Plane) -> None:
     @plane.add(SERVICE, "GET", "/datastores", source=SOURCE)
     def listed(workspace: Workspace, request: Request) -> Json:
         find(workspace, workspace.default_datastore)
-        return page(request, [_shown(store) for store in workspace.datastores.values()], 100)
+        # With their credentials: the SDK makes no client of a share without one.
+        return page(request, list(workspace.datastores.values()), 100)
 
     @plane.add(SERVICE, "POST", "/datastores", source=SOURCE)
     def register(workspace: Workspace, request: Request) -> Json:
