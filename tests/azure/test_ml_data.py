@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.azure.mlclient import ClientError, MlClient
@@ -44,6 +46,38 @@ def test_what_the_service_refuses(ml: MlClient) -> None:
         ml.do('Dataset.get_by_name(ws, "grades", 9)')
     with pytest.raises(ClientError, match="already a dataset registered"):
         ml.do('upload(3).register(ws, "grades")')
-    # Content that is a version already, though not the latest, is no new one.
-    with pytest.raises(ClientError, match="has been registered as grades:1"):
-        ml.do('upload(1).register(ws, "grades", create_new_version=True)')
+    # A path that is a version already, though not the latest, is no new one, nor one of another name.
+    for name in ("grades", "marks"):
+        with pytest.raises(ClientError, match="has been registered as grades:1"):
+            ml.do(f'upload(1).register(ws, "{name}", create_new_version=True)')
+
+
+def test_a_file_that_is_overwritten_in_the_datastore_is_new_data(ml: MlClient, root: Path) -> None:
+    found = ml.do(
+        f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(root)!r})
+from scripts.platforms.azure.data import fetch, register_path, restore_data
+from scripts.settings import Settings
+settings = Settings(MODEL_NAME="wood")
+blob = store.blob_service.get_blob_client(store.container_name, "mine/rows.csv")
+made = []
+for content in (b"a\\n1\\n", b"a\\n2\\n", b"a\\n2\\n"):
+    blob.upload_blob(content, overwrite=True)
+    made.append(register_path(ws, settings, "mine/rows.csv"))
+other = register_path(ws, Settings(MODEL_NAME="wood2"), "mine/rows.csv")
+read = [fetch(ws, m.name, m.version, Path("kept"))[0].read_text() for m in made]
+file = Path("restored.csv")
+restored = []
+for version in ("1", "latest"):
+    restore_data(ws, Settings(MODEL_NAME="wood", DATASET_VERSION=version), file, made[1].sha256)
+    restored.append(file.read_text())
+    file.unlink()
+result = {{"made": [f"{{m.name}}:{{m.version}}" for m in [*made, other]], "read": read, "restored": restored}}
+"""
+    )
+    assert found["made"] == ["wood-data:1", "wood-data:2", "wood-data:2", "wood-data:2"]
+    assert found["read"] == ["a\n1\n", "a\n2\n", "a\n2\n"]
+    # A pinned version goes before what was checked last.
+    assert found["restored"] == ["a\n1\n", "a\n2\n"]

@@ -156,29 +156,24 @@ def _version(found: Any) -> DataVersion:
     )
 
 
-def register_path(workspace: Any, settings: Settings, path: str) -> tuple[DataVersion, Any]:
-    """The file at `path` in the datastore as a version of the data set, and the datastore.
+def register_path(workspace: Any, settings: Settings, path: str) -> DataVersion:
+    """The version of the data set that holds what is at `path` in the datastore now.
 
-    What a pipeline is given as `data_file_path`; the file is read to know its hash.
+    What a pipeline is given as `data_file_path`. Azure knows data sets by their paths alone, and the
+    file there may be overwritten, so it is a copy that is registered.
     """
     datastore = open_datastore(workspace, settings)
-    sha256 = _remote_sha256(datastore, path)
-    return _register(workspace, datastore, dataset_name(settings), path, sha256), datastore
-
-
-def _remote_sha256(datastore: Any, path: str) -> str:
-    import hashlib
-
-    digest = hashlib.sha256()
     blob = _blob(datastore, path)
-    with explained(f"datastore {datastore.name}"):
-        if not blob.exists():
-            raise UsageError(
-                f"datastore {datastore.name} has no file {path}", "correct data_file_path"
-            )
-        for chunk in blob.download_blob().chunks():
-            digest.update(chunk)
-    return digest.hexdigest()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / Path(path).name
+        with explained(f"datastore {datastore.name}"), silenced():
+            if not blob.exists():
+                raise UsageError(
+                    f"datastore {datastore.name} has no file {path}", "correct data_file_path"
+                )
+            with file.open("wb") as stream:
+                blob.download_blob().readinto(stream)
+        return ensure_data(workspace, settings, file, file_sha256(file))
 
 
 def fetch(workspace: Any, name: str, version: int | None, folder: Path) -> tuple[Path, DataVersion]:
@@ -234,11 +229,12 @@ def _download(datastore: Any, path: str, sha256: str, file: Path) -> None:
 
 
 def restore_data(workspace: Any, settings: Settings, file: Path, sha256: str | None) -> None:
-    """Put the data file where DATA_PATH wants it: the content with that hash, if it is kept, else the
-    version that DATASET_VERSION names. Nothing if there is none yet.
+    """Put the data file where DATA_PATH wants it: the version that DATASET_VERSION pins, else the content
+    with that hash, if it is kept, else the latest version. Nothing if there is none yet.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    if sha256 is not None:
+    name, pinned = dataset_name(settings), dataset_version(settings)
+    if pinned is None and sha256 is not None:
         datastore, path = open_datastore(workspace, settings), _blob_path(sha256, file)
         with explained(f"datastore {datastore.name}"), silenced():
             kept = _blob(datastore, path).exists()
@@ -246,7 +242,6 @@ def restore_data(workspace: Any, settings: Settings, file: Path, sha256: str | N
             console.step(f"fetching {file.name} from datastore {datastore.name}")
             _download(datastore, path, sha256, file)
             return
-    name, pinned = dataset_name(settings), dataset_version(settings)
     found = find_version(workspace, name, pinned)
     if found is None:
         return

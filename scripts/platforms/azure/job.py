@@ -130,21 +130,22 @@ class Job:
 
     def _with_data(self, platform: NodePlatform, context: Context) -> Settings:
         """The settings with DATA_PATH naming the data fetched for this stage."""
-        from scripts.platforms.azure.data import dataset_name, fetch, register_path
+        from scripts.platforms.azure.data import dataset_name, dataset_version, fetch, register_path
 
         workspace, settings, options = platform.tracking.workspace, platform.settings, self.options
         name = dataset_name(settings) if options.dataset_name == NONE else options.dataset_name
-        version = None if options.dataset_version in (NONE, "latest") else options.dataset_version
+        version: int | None = None
         if self.stage == "evaluate":
-            train_run = self._fetch_records(platform, context.records)
-            name, version = (
-                train_run.get_tags().get(tag) for tag in ("dataset", "dataset_version")
-            )
+            tags = self._fetch_records(platform, context.records).get_tags()
+            name, version = tags["dataset"], int(tags["dataset_version"])
         elif options.data_file_path != NONE:
-            known, _ = register_path(workspace, settings, options.data_file_path)
-            name, version = known.name, str(known.version)
-        number = int(version) if version else None
-        file, known = fetch(workspace, name, number, context.root / "build" / "fetched")
+            known = register_path(workspace, settings, options.data_file_path)
+            name, version = known.name, known.version
+        elif options.dataset_version != NONE:
+            version = dataset_version(
+                settings.model_copy(update={"DATASET_VERSION": options.dataset_version})
+            )
+        file, known = fetch(workspace, name, version, context.root / "build" / "fetched")
         if self.stage == "train":
             tags = {"dataset": known.name, "dataset_version": str(known.version)}
             if options.caller_run_id != NONE:

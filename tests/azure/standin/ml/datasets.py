@@ -94,6 +94,8 @@ def _register(workspace: Workspace, request: Request) -> Json:
         raise user_error(409, f"A dataset named {name} already exists.", "Conflict")
     if known is not None and known["_versions"][-1]["savedDatasetId"] == saved:
         return _shown(known)
+    # One data set for a datastore and path, whatever its name and what is there by now: Microsoft in
+    # Azure/MachineLearningNotebooks issue 885.
     for other, dataset in _kept(workspace).items():
         for version in dataset["_versions"]:
             if version["savedDatasetId"] == saved:
