@@ -6,13 +6,21 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from scripts.errors import UsageError
+from scripts.platforms.azure.az import Az
+from scripts.platforms.azure.job import Job, arguments
+from scripts.platforms.azure.pipelines import AzurePipelines
+from scripts.settings import Settings
 from tests import rooms
 from tests.azure.conftest import AzureClone
 from tests.azure.ml_clone import borrowed, make_ml_clone, model_versions, runs, worse_model
+from tests.azure.ml_place import WS_ID
+from tests.azure.standin.ml import graphs
 from tests.azure.standin.standin import StandIn
 from tests.records_schema import validate
 
@@ -70,6 +78,26 @@ def test_a_pipeline_trains_judges_and_registers(clone: AzureClone) -> None:
     assert run_of(clone)["tags"]["slipway.outcome"] == "done"
     for verb in ("publish-pipeline", "run-pipeline"):
         validate(verb, clone.records[verb])
+    # Azure keeps the file once: another model's pipeline finds it where the first one's is.
+    clone.run("publish_pipeline", MODEL_NAME="wood2", BUILD_BUILDID="101")
+    modules = graphs.kept(clone.standin.world.rooms["ml"].workspace(WS_ID)).modules.values()
+    *_, train = [module["StructuredInterface"] for module in modules if module["Name"] == "train"]
+    given = [argument["Value"] for argument in train["Arguments"]]
+    assert given[given.index("--dataset-name") + 1] == "wood-data"
+
+
+@pytest.mark.parametrize("version", ["v2", "0"])
+def test_a_version_that_is_none_is_refused_before_the_run_and_on_the_node(
+    version: str, tmp_path: Path
+) -> None:
+    settings = Settings(MODEL_NAME="wood", DATASET_VERSION=version)
+    with pytest.raises(UsageError, match=f"DATASET_VERSION={version} should be a number"):
+        AzurePipelines(tmp_path, settings, Az(settings)).run(wait=True)
+    job = object.__new__(Job)
+    job.stage, job.options = "train", arguments(["train", "--dataset-version", version])
+    platform: Any = SimpleNamespace(tracking=SimpleNamespace(workspace=None), settings=settings)
+    with pytest.raises(UsageError, match=f"DATASET_VERSION={version} should be a number"):
+        job._with_data(platform, SimpleNamespace(root=tmp_path))  # type: ignore[arg-type]
 
 
 def test_a_worse_candidate_cancels_the_run_and_says_why(clone: AzureClone) -> None:

@@ -54,7 +54,7 @@ class AzurePipelines:
         settings, workspace = self.settings, self.tracking.workspace
         where = place(self.root, settings, self.az)
         cluster = ensure_cluster(workspace, settings, where.cluster_identity_id)
-        self._ensure_data(workspace)
+        dataset = self._ensure_data(workspace)
         image = AzureImages(self.root, settings, self.az).push_toolbox()
         environment = ensure_environment(workspace, settings, image)
         inputs = inputs_hash(
@@ -66,7 +66,7 @@ class AzurePipelines:
                 "environment": f"{environment.name}:{environment.version}",
                 "evaluation": settings.RUN_EVALUATION,
                 "cancel": settings.ALLOW_RUN_CANCEL,
-                "data": [dataset_name(settings), settings.DATASET_VERSION],
+                "data": [dataset, settings.DATASET_VERSION],
             },
         )
         description = f"slipway inputs {inputs}"
@@ -74,7 +74,7 @@ class AzurePipelines:
         same = [item for item in active if item.version == self.version]
         published = next((item for item in same if item.description == description), None)
         if published is None:
-            published = self._publish(workspace, environment, cluster, description)
+            published = self._publish(workspace, environment, cluster, dataset, description)
         # One pipeline of a name and version, so that it can be told which one that is.
         self._disable([item for item in same if item.id != published.id])
         older = [item for item in active if item.version != self.version]
@@ -92,22 +92,26 @@ class AzurePipelines:
             ),
         }
 
-    def _ensure_data(self, workspace: Any) -> None:
-        """The data set must exist by the time the pipeline runs: DATA_PATH's file is its first version."""
+    def _ensure_data(self, workspace: Any) -> str:
+        """The name of the data set, which must exist by the time the pipeline runs: DATA_PATH's file is
+        its first version, unless another model's data set holds that file already.
+        """
         from scripts.dataset import data_path, file_sha256
 
         settings, pinned = self.settings, dataset_version(self.settings)
         name = dataset_name(settings)
         if find_version(workspace, name, pinned) is not None:
-            return
+            return name
         if pinned is not None:
             raise UsageError(
                 f"data set {name} {pinned} does not exist", "set DATASET_VERSION=latest in .env"
             )
         file = data_path(self.root, settings.require("DATA_PATH"))
-        ensure_data(workspace, settings, file, file_sha256(file))
+        return ensure_data(workspace, settings, file, file_sha256(file)).name
 
-    def _publish(self, workspace: Any, environment: Any, cluster: str, description: str) -> Any:
+    def _publish(
+        self, workspace: Any, environment: Any, cluster: str, dataset: str, description: str
+    ) -> Any:
         console.step(f"publishing pipeline {self.name} {self.version}")
         settings = self.settings
         with explained(f"pipeline {self.name}"), silenced(), code_copy(self.root) as code:
@@ -120,6 +124,7 @@ class AzurePipelines:
             model_name = parameter("model_name", settings.require("MODEL_NAME"))
             model = ["--model-name", model_name]
             train = [
+                *("--dataset-name", dataset),
                 *("--dataset-version", parameter("dataset_version", settings.DATASET_VERSION)),
                 *("--data-file-path", parameter("data_file_path", NONE)),
                 *("--caller-run-id", parameter("caller_run_id", NONE)),
@@ -166,6 +171,7 @@ class AzurePipelines:
                 item.disable()
 
     def run(self, *, wait: bool, params: str = "") -> Mapping[str, Any]:
+        dataset_version(self.settings)  # refused here, and not by the node minutes later
         found = [
             item for item in self._active(self.tracking.workspace) if item.version == self.version
         ]
