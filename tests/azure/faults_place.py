@@ -195,7 +195,7 @@ PLACE: Sequence[Fault] = (
                 "provision doctor",
                 2,
                 "deleted",
-                "az keyvault purge --name … --location …, or set another BASE_NAME",
+                "az keyvault purge --name … --location … --subscription …, or set another BASE_NAME",
                 daily="doctor",
             )
         ],
@@ -223,7 +223,7 @@ PLACE: Sequence[Fault] = (
                 "destroy",
                 2,
                 "ScopeLocked",
-                "remove the lock: az lock list, then az lock delete",
+                "remove the lock: az lock list --subscription …, then az lock delete",
                 daily="destroy",
             )
         ],

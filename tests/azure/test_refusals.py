@@ -86,7 +86,7 @@ CASES = {
         "'Microsoft.MachineLearningServices'. See https://aka.ms/rps-not-found for how to register "
         "subscriptions.\nCode: MissingSubscriptionRegistration",
         "MissingSubscriptionRegistration",
-        "az provider register --namespace Microsoft.MachineLearningServices --wait",
+        f"az provider register --namespace Microsoft.MachineLearningServices --wait --subscription {SUBSCRIPTION}",
         2,
     ),
     "preflight": (

@@ -18,7 +18,7 @@ from typing import Any
 from scripts import console
 from scripts.errors import SlipwayError, UsageError
 from scripts.platforms import deployments, starting
-from scripts.platforms.azure import deployed, manifests, pods
+from scripts.platforms.azure import deployed, manifests, names, pods
 from scripts.platforms.azure.deployed import Kept, State
 from scripts.platforms.azure.ground import environment
 from scripts.platforms.azure.refusals import ROOM, AzureError, Kind
@@ -261,6 +261,7 @@ class Kubernetes(AzureService):
             return error
         group, name, _ = self.cluster
         where = ("--resource-group", group, "--name", name)
+        start = names.line(self.settings, f"aks start {' '.join(where)}")
         try:
             power = self.az.find("aks", "show", *where, "--query", "powerState.code")
         except AzureError:
@@ -268,7 +269,7 @@ class Kubernetes(AzureService):
         if power == "Stopped":
             message, mend = (
                 f"the cluster {name} is stopped",
-                f"start it: az aks start {' '.join(where)}",
+                f"start it: {start}",
             )
         elif "invalid status" in error.message:
             message, mend = f"the cluster {name} did not run a command: {error.message}", ROOM

@@ -146,7 +146,7 @@ def _providers(settings: Settings, az: Az) -> list[Finding]:
             text = f"{name} is being registered"
             told.append(Finding("warning", "azure providers", text, "wait a minute"))
         elif item["state"] != "Registered":
-            mend = f"az provider register --namespace {name} --wait"
+            mend = names.line(settings, f"provider register --namespace {name} --wait")
             told.append(problem("azure providers", f"{name} is not registered", mend))
         for kind in item["types"]:
             regions = {str(region).replace(" ", "").lower() for region in kind["where"] or ()}
@@ -228,7 +228,8 @@ def _vault(settings: Settings, az: Az, name: str) -> list[Finding]:
     if properties.get("purgeProtectionEnabled"):
         mend = f"set another BASE_NAME, or wait until {str(properties['scheduledPurgeDate'])[:10]}"
     else:
-        mend = f"az keyvault purge --name {name} --location {where}, or set another BASE_NAME"
+        purge = names.line(settings, f"keyvault purge --name {name} --location {where}")
+        mend = f"{purge}, or set another BASE_NAME"
     text = f"vault {name} was deleted ({properties['vaultId']}, {where}) and still holds the name"
     return [problem("azure names", text, mend)]
 

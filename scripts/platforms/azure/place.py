@@ -165,9 +165,12 @@ def of_workspace(settings: Settings, az: Az) -> dict[str, str]:
     if not registry:
         name = names.names(settings).registry
         group = names.group(settings)
+        create = names.line(
+            settings, f"acr create --resource-group {group} --name {name} --sku Basic"
+        )
         raise UsageError(
             f"the workspace {settings.WORKSPACE_NAME} has no container registry",
-            f"give it one: az acr create --resource-group {group} --name {name} --sku Basic; az resource "
+            f"give it one: {create}; az resource "
             f"update --ids {wanted} --set properties.containerRegistry={group_id_of(wanted)}"
             f"/providers/Microsoft.ContainerRegistry/registries/{name}",
         )

@@ -93,9 +93,10 @@ class Provisioning:
         home, place = str(properties["vaultId"]).lower(), str(properties["location"])
         ours = f"{names.group_id(self.settings)}/providers/{template.VAULTS}/{name}".lower()
         if home != ours or place != self.settings.LOCATION:
+            purge = names.line(self.settings, f"keyvault purge --name {name} --location {place}")
             raise UsageError(
                 f"the vault's name {name} belongs to a deleted vault ({properties['vaultId']}, {place})",
-                f"run: az keyvault purge --name {name} --location {place}"
+                f"run: {purge}"
                 f" (free by itself on {str(properties['scheduledPurgeDate'])[:10]}), or set another BASE_NAME",
             )
         console.step(f"the deleted vault {name} is recovered, with the secrets in it")

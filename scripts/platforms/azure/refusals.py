@@ -95,9 +95,10 @@ def _assign(line: str, settings: Settings) -> str:
     return text
 
 
-def _register(line: str, settings: Settings) -> str:
-    spaces = re.findall(r"Microsoft\.[A-Za-z]+", line)
-    return f"run: az provider register --namespace {spaces[0] if spaces else '<namespace>'} --wait"
+def _register(said: str, settings: Settings) -> str:
+    spaces = re.findall(r"Microsoft\.[A-Za-z]+", said)
+    name = spaces[0] if spaces else "<namespace>"
+    return f"run: {line(settings, f'provider register --namespace {name} --wait')}"
 
 
 def _sku(line: str, settings: Settings) -> str:
@@ -138,10 +139,12 @@ def _policy(said: str, settings: Settings) -> str:
     found = re.search(r"(/[^\s\"'\\\\]*)/policyAssignments/([^\s\"'\\\\]+)", said)
     if found is None:
         return "a policy of the subscription forbids it: ask who looks after it"
-    return (
-        "ask who looks after this policy to change it or to exempt the group: az policy exemption create "
-        f"--name slipway --exemption-category Waiver --policy-assignment {found[0]}"
-        f" --resource-group {group(settings)}"
+    exempt = (
+        "policy exemption create --name slipway --exemption-category Waiver --policy-assignment "
+        f"{found[0]} --resource-group {group(settings)}"
+    )
+    return "ask who looks after this policy to change it or to exempt the group: " + line(
+        settings, exempt
     )
 
 
@@ -204,7 +207,7 @@ KINDS: Sequence[Kind] = (
     ),
     Kind(
         r"ScopeLocked|ReadOnlyLock|CanNotDelete",
-        "remove the lock: az lock list, then az lock delete",
+        lambda said, settings: f"remove the lock: {line(settings, 'lock list')}, then az lock delete",
     ),
     Kind(r"IsOverQuotaForSku|MaxNumberOfServerFarms", _plan, exit_code=1),
     Kind(

@@ -114,5 +114,7 @@ def _cluster(root: Path, settings: Settings, az: Az) -> list[Finding]:
         return [problem("azure kubernetes", text, "attach another cluster to the workspace")]
     if found["power"] != "Running":
         text = f"the cluster {name} is {str(found['power']).lower()}"
-        return [problem("azure kubernetes", text, f"az aks start {' '.join(where)}")]
+        return [
+            problem("azure kubernetes", text, names.line(settings, f"aks start {' '.join(where)}"))
+        ]
     return [ok("azure kubernetes", f"the cluster {name} runs")]
