@@ -59,6 +59,7 @@ class Place:
     def manifests(self, **changed: Any) -> Path:
         fields: dict[str, Any] = {
             "name": "scoring",
+            "number": 1,
             "namespace": "slipway",
             "image": self.images["one"],
             "host_label": "kiln-scoring",

@@ -22,6 +22,7 @@ DIGEST = "sha256:" + "a" * 64
 def wanted(**changed: Any) -> Wanted:
     fields: dict[str, Any] = {
         "name": "diabetes",
+        "number": 3,
         "namespace": "slipway",
         "image": f"kilnamlcr.azurecr.io/diabetes@{DIGEST}",
         "host_label": "diabetes-kiln",
@@ -48,6 +49,14 @@ pytestmark = pytest.mark.azure
 
 def of(manifests: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     return next(each for each in manifests if each["kind"] == kind)
+
+
+def opened(manifests: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """The ports of the service, which are those that the network lets in."""
+    ports = of(manifests, "Service")["spec"]["ports"]
+    [rule] = of(manifests, "NetworkPolicy")["spec"]["ingress"]
+    assert rule["ports"] == [{"port": p["targetPort"], "protocol": "TCP"} for p in ports]
+    return [(port["targetPort"], port["port"]) for port in ports]
 
 
 def tool(name: str) -> str:
@@ -118,7 +127,17 @@ def test_a_value_never_becomes_structure(root: Path) -> None:
 
 
 def test_with_tls_only_https_is_open(root: Path) -> None:
-    manifests = render(root / "arm" / "aks", wanted(tls=TLS))
-    assert [port["port"] for port in of(manifests, "Service")["spec"]["ports"]] == [443]
-    rule = of(manifests, "NetworkPolicy")["spec"]["ingress"]
-    assert rule == [{"ports": [{"port": "https", "protocol": "TCP"}]}]
+    folder = root / "arm" / "aks"
+    assert opened(render(folder, wanted(tls=TLS))) == [("https", 443)]
+    # But for pods that are still to be replaced.
+    both = render(folder, wanted(tls=TLS, still=["http"]))
+    assert opened(both) == [("http", 80), ("https", 443)]
+
+
+def test_pods_that_the_cluster_has_stay_as_they_are(root: Path) -> None:
+    folder = root / "arm" / "aks"
+    pods = of(render(folder, wanted()), "Deployment")["spec"]["template"]
+    manifests = render(folder, wanted(image="another", secrets={"SCORING_KEY": "b"}, pods=pods))
+    assert of(manifests, "Deployment")["spec"]["template"] == pods
+    assert not [each for each in manifests if each["kind"] in ("Secret", "ConfigMap")]
+    assert opened(manifests) == [("http", 80)]

@@ -2,7 +2,9 @@
 
 The cluster is one that is attached to the workspace. It is spoken to by `az aks command invoke`, so it
 may be private and no kubectl is needed. A rollout takes no pod away before another is ready; one that
-fails is undone.
+fails is undone: what served is applied anew, by its number. `kubectl rollout undo` would take the
+revision before the present one, which need not be it: nothing of ours may have been stored, or a call
+that was cut short left another, and a command whose answer was lost is given twice.
 """
 
 from __future__ import annotations
@@ -10,10 +12,11 @@ from __future__ import annotations
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from scripts import console
 from scripts.errors import SlipwayError, UsageError
@@ -32,7 +35,6 @@ COMPUTES = "2022-05-01"
 #: Lines of each pod's log that `make logs` reads, and seconds between two looks that follow it.
 LINES, FOLLOW = 1000, 5.0
 FILE = "slipway.yaml"
-NUMBER = "slipway.number"
 
 
 class Kubernetes(AzureService):
@@ -76,20 +78,22 @@ class Kubernetes(AzureService):
             )
 
     def _look(self) -> Seen:
-        where = f"-n {NAMESPACE} -o json --ignore-not-found"
+        where = f"-l app.kubernetes.io/name={self._name} -n {NAMESPACE} -o json --ignore-not-found"
         said = self._run(
-            f"kubectl get deployment,service {self._name} {where}",
+            f"kubectl get deployment,replicaset {where}",
             doing=f"asking the cluster {self.cluster[1]}",
         )
-        items = {item["kind"]: item for item in pods.parse(said).get("items") or []}
-        deployment = items.get("Deployment")
+        items = pods.parse(said).get("items") or []
+        deployment = next((item for item in items if item["kind"] == "Deployment"), None)
         if deployment is None:
             return Seen(State(), running=False, url=self._url())
         state = deployed.read(deployment["metadata"].get("annotations") or {})
         running = deployment["spec"].get("replicas", 1) > 0 and state is not None
-        ports = ((items.get("Service") or {}).get("spec") or {}).get("ports") or []
-        secure = any(port["port"] == 443 for port in ports)
-        return Seen(state or State(), running, self._url(secure=secure), deployment)
+        state = state or State()
+        found = pods.revisions(deployment, items)
+        serving = found.templates.get(str(state.proven), found.templates[found.live])
+        secure = manifests.answers_at(serving) == "https"
+        return Seen(state, running, self._url(secure=secure), found)
 
     def logs(self, *, follow: bool = False) -> Iterator[str]:
         if self.seen.detail is None:
@@ -108,22 +112,30 @@ class Kubernetes(AzureService):
     def _replace(self, seen: Seen, new: Kept, sample: Mapping[str, Any]) -> State:
         state = seen.state.begin(new)
         before = seen.state.get(seen.state.proven) if seen.running else None
+        served = str(before.number) if before else ""
         after = f"{what(before)} serves on" if before else "nothing serves"
+        # Both ports are open until the new pods are proven: the old ones know theirs only.
+        still = (urlsplit(seen.url).scheme,) if before else ()
         fewest = new.settings["AKS_MIN_REPLICAS"]
         scale = f"kubectl scale deployment/{self._name} -n {NAMESPACE} --replicas={fewest}"
         start = [] if seen.running or seen.detail is None else [scale]
         command = " && ".join([f"kubectl apply -f {FILE}", *start, self._status])
         try:
             code, said = self._invoke(
-                command, manifest=self._manifest(state, new), doing=f"rolling {what(new)} out"
+                command,
+                manifest=self._manifest(state, new, still=still),
+                doing=f"rolling {what(new)} out",
             )
         except AzureError as error:
-            applied = self._applied(new)
-            if applied:
-                self._undo(state.failed(), before)
-            known = after if applied is not None else "`make status` tells what serves"
+            live = self._live()
+            if live not in (None, served):
+                self._undo(seen, state.failed(), before, stored=True)
+            known = after if live is not None else "`make status` tells what serves"
             raise not_started(new, error, known) from None
+        stored = True
         if code:
+            # An admission webhook may have refused the pods, and may refuse the undoing as well.
+            stored = self._live() != served
             reason: str | None = f"was not rolled out: {pods.last(said)}"
         else:
             url = self._url()
@@ -131,10 +143,16 @@ class Kubernetes(AzureService):
             reason = self._proven_wrong(url, new, sample, lambda: None)
         if reason is not None:
             more, log, mend = self._explain(new)
-            self._undo(state.failed(), before)
+            self._undo(seen, state.failed(), before, stored=stored)
             raise starting.failed_start(what(new), reason + more, log, after, mend)
-        self._run(self._annotate({deployed.PROVEN: str(new.number)}))
-        return state.prove(new.number)
+        proven = state.prove(new.number)
+        others = shlex.quote(f"app.kubernetes.io/name={self._name},{pods.NUMBER}!={new.number}")
+        self._run(
+            f"kubectl apply -f {FILE}"
+            f" && kubectl delete secret,configmap -l {others} -n {NAMESPACE} --ignore-not-found",
+            manifest=self._manifest(proven, new),
+        )
+        return proven
 
     def _stop(self, seen: Seen) -> None:
         self._run(f"kubectl scale deployment/{self._name} -n {NAMESPACE} --replicas=0")
@@ -154,17 +172,25 @@ class Kubernetes(AzureService):
         pairs = " ".join(shlex.quote(f"{name}={value}") for name, value in values.items())
         return f"kubectl annotate deployment/{self._name} -n {NAMESPACE} --overwrite {pairs}"
 
-    def _manifest(self, state: State, new: Kept) -> str:
+    def _manifest(
+        self,
+        state: State,
+        new: Kept,
+        *,
+        still: Collection[str] = (),
+        template: Mapping[str, Any] | None = None,
+    ) -> str:
         """arm/aks filled in; the deployment itself remembers, the pods carry their number."""
         low, high = (int(new.settings[f"AKS_{which}_REPLICAS"]) for which in ("MIN", "MAX"))
         certificate = self.ground.certificate
         labels = {
-            NUMBER: str(new.number),
+            pods.NUMBER: str(new.number),
             "slipway.model": new.model_name,
             "slipway.version": str(new.version),
         }
         wanted = manifests.Wanted(
             name=self._name,
+            number=new.number,
             namespace=NAMESPACE,
             image=new.image,
             host_label=self.ground.label(self._name),
@@ -178,28 +204,30 @@ class Kubernetes(AzureService):
             deadline_seconds=ROLLOUT - 20,
             tls=(
                 manifests.Tls(self.ground.images.push_front(), certificate.chain, certificate.key)
-                if certificate
+                if certificate and template is None
                 else None
             ),
+            still=still,
+            pods=template,
         )
         rendered = manifests.render(self.root / "arm" / "aks", wanted)
         deployment = next(each for each in rendered if each["kind"] == "Deployment")
         deployment["metadata"].setdefault("annotations", {}).update(state.tags())
-        deployment["spec"]["template"]["metadata"]["labels"][NUMBER] = str(new.number)
         return manifests.as_yaml(rendered)
 
-    def _applied(self, new: Kept) -> bool | None:
-        """Whether the cluster has `new`, though the call that brought it failed; None: not known."""
+    def _live(self) -> str | None:
+        """The number of the deployment that the cluster has now; "" for none, None: not known."""
         try:
-            return self._look().state.get(new.number) is not None
+            found = self._look().detail
         except SlipwayError:
             return None
+        return found.live if found else ""
 
     def _explain(self, new: Kept) -> tuple[str, list[str], str]:
         """What the new pods say of themselves, the end of their log, and what to do."""
-        labels = f"app.kubernetes.io/name={self._name},{NUMBER}={new.number}"
+        labels = f"app.kubernetes.io/name={self._name},{pods.NUMBER}={new.number}"
         get = f"kubectl get pods -l {labels} -n {NAMESPACE} -o json"
-        log = self._log(starting.LOG_TAIL, f",{NUMBER}={new.number}")
+        log = self._log(starting.LOG_TAIL, f",{pods.NUMBER}={new.number}")
         try:
             _, said = self._invoke(f"{get} ; {log}")
         except AzureError as error:
@@ -209,25 +237,32 @@ class Kubernetes(AzureService):
         mend = pods.mend(why, group, name, self.ground.place.registry)
         return (f" ({'; '.join(why)})" if why else ""), pods.rest(said), mend
 
-    def _undo(self, state: State, before: Kept | None) -> None:
-        """Bring the revision before back; where nothing served, run no pods."""
+    def _undo(self, seen: Seen, state: State, before: Kept | None, *, stored: bool) -> None:
+        """Bring `before` back as it was; where nothing served, run no pods.
+
+        `stored` says whether the cluster has anything else: SlipwayError if that is not undone.
+        """
         self._still_ours()
-        where = f"deployment/{self._name} -n {NAMESPACE}"
-        note = self._annotate(state.tags())
         if before is None:
-            self._invoke(f"kubectl scale {where} --replicas=0 ; {note}")
-            return
-        console.step(f"undoing the rollout: {what(before)} serves on")
-        code, said = self._invoke(f"kubectl rollout undo {where} && {self._status} ; {note}")
-        if code:
+            scale = f"kubectl scale deployment/{self._name} -n {NAMESPACE} --replicas=0"
+            code, said = self._invoke(f"{scale} && {self._annotate(state.tags())}")
+        else:
+            console.step(f"undoing the rollout: {what(before)} serves on")
+            # Where the cluster has forgotten its pods they are made anew, with the secrets of now.
+            template = seen.detail.templates.get(str(before.number))
+            manifest = self._manifest(state, before, template=template)
+            code, said = self._invoke(
+                f"kubectl apply -f {FILE} && {self._status}", manifest=manifest
+            )
+        if code and stored:
             raise SlipwayError(
                 f"the rollout could not be undone: {pods.last(said)}",
                 "see `make status`, `make logs`",
             )
 
-    def _run(self, command: str, doing: str | None = None) -> str:
+    def _run(self, command: str, *, manifest: str | None = None, doing: str | None = None) -> str:
         """What a command prints that must succeed."""
-        code, said = self._invoke(command, doing=doing)
+        code, said = self._invoke(command, manifest=manifest, doing=doing)
         if code:
             raise SlipwayError(
                 f"kubectl on the cluster {self.cluster[1]}: {pods.last(said)}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ Manifest = dict[str, Any]
 #: In the order in which a cluster wants them: what pods need comes before the pods.
 FILES = ("namespace", "secret", "network", "service", "deployment", "disruption", "autoscaler")
 _NAME = re.compile(r"\$\{([A-Z_]+)\}")
+#: What the address listens on for a port of the pods.
+PORTS = {"http": 80, "https": 443}
 
 #: Seconds a pod goes on serving when it was told to leave (`preStop` in deployment.yaml), and what the
 #: service needs after GRACE_SECONDS to write its log and send its traces.
@@ -41,10 +43,13 @@ class Wanted:
     """What is to be deployed.
 
     `labels` are annotations of the pods (`slipway.*`), which a revision keeps; `environment` are the
-    service's settings and `secrets` its secrets, by the names of the variables.
+    service's settings and `secrets` its secrets, by the names of the variables. `still` are ports (of
+    PORTS) that pods of an earlier deployment answer at until they are gone. `pods` is the template of
+    a deployment that the cluster has already: it stays as it is, with its secrets.
     """
 
     name: str
+    number: int
     namespace: str
     image: str  # <server>/<name>@sha256:...
     host_label: str
@@ -57,6 +62,8 @@ class Wanted:
     replicas: tuple[int, int] = (2, 5)
     deadline_seconds: int = 300
     tls: Tls | None = None
+    still: Collection[str] = ()
+    pods: Mapping[str, Any] | None = None
 
 
 def render(folder: Path, wanted: Wanted) -> list[Manifest]:
@@ -65,30 +72,55 @@ def render(folder: Path, wanted: Wanted) -> list[Manifest]:
     found = {name: _read(folder / f"{name}.yaml", values)[0] for name in FILES}
     # `data`, not `stringData`: of that `kubectl apply` would leave what is no more.
     found["secret"]["data"] = {name: _encoded(text) for name, text in wanted.secrets.items()}
-    template = found["deployment"]["spec"]["template"]
+    before = [found["namespace"]]
+    if wanted.pods is None:
+        before += [found["secret"], *_fill_pods(folder, wanted, values, found["deployment"])]
+    else:
+        found["deployment"]["spec"]["template"] = wanted.pods
+    names = sorted({answers_at(found["deployment"]["spec"]["template"]), *wanted.still})
+    found["service"]["spec"]["ports"] = [
+        {"name": name, "port": PORTS[name], "targetPort": name, "protocol": "TCP"} for name in names
+    ]
+    found["network"]["spec"]["ingress"][0]["ports"] = [
+        {"port": name, "protocol": "TCP"} for name in names
+    ]
+    return before + [found[name] for name in FILES[2:]]
+
+
+def answers_at(template: Mapping[str, Any]) -> str:
+    """The port of PORTS at which pods of a template take requests."""
+    named = [
+        port.get("name")
+        for each in template["spec"]["containers"]
+        for port in each.get("ports", ())
+    ]
+    return "https" if "https" in named else "http"
+
+
+def _fill_pods(
+    folder: Path, wanted: Wanted, values: Mapping[str, Any], deployment: Manifest
+) -> list[Manifest]:
+    """Complete the pods of `deployment`; the manifests that they need besides their secret."""
+    template = deployment["spec"]["template"]
     # A changed secret is a changed pod: without this the old one would serve on with the old key.
     template["metadata"]["annotations"] = {**wanted.labels, "slipway.secrets": _fingerprint(wanted)}
     pod = template["spec"]
     pod["containers"][0]["env"] = [
         {"name": name, "value": value} for name, value in sorted(wanted.environment.items())
     ]
-    before = [found["namespace"], found["secret"]]
-    if wanted.tls is not None:
-        values = {
-            **values,
-            "TLS_IMAGE": wanted.tls.image,
-            "TLS_CERTIFICATE": _encoded(wanted.tls.certificate),
-            "TLS_KEY": _encoded(wanted.tls.key),
-            "HAPROXY_CFG": (folder / "haproxy.cfg").read_text("utf-8"),
-        }
-        before += _read(folder / "tls.yaml", values)
-        extra = _read(folder / "tls-container.yaml", values)[0]
-        pod["containers"] += extra["containers"]
-        pod["volumes"] += extra["volumes"]
-        found["network"]["spec"]["ingress"][0]["ports"][0]["port"] = "https"
-        port = {"name": "https", "port": 443, "targetPort": "https", "protocol": "TCP"}
-        found["service"]["spec"]["ports"] = [port]
-    return before + [found[name] for name in FILES[2:]]
+    if wanted.tls is None:
+        return []
+    values = {
+        **values,
+        "TLS_IMAGE": wanted.tls.image,
+        "TLS_CERTIFICATE": _encoded(wanted.tls.certificate),
+        "TLS_KEY": _encoded(wanted.tls.key),
+        "HAPROXY_CFG": (folder / "haproxy.cfg").read_text("utf-8"),
+    }
+    extra = _read(folder / "tls-container.yaml", values)[0]
+    pod["containers"] += extra["containers"]
+    pod["volumes"] += extra["volumes"]
+    return _read(folder / "tls.yaml", values)
 
 
 def _values(wanted: Wanted) -> Mapping[str, Any]:
@@ -96,6 +128,7 @@ def _values(wanted: Wanted) -> Mapping[str, Any]:
     return {
         "NAME": wanted.name,
         "NAMESPACE": wanted.namespace,
+        "NUMBER": str(wanted.number),
         "IMAGE": wanted.image,
         "HOST_LABEL": wanted.host_label,
         "CPU": wanted.cpu,

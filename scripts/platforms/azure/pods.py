@@ -5,13 +5,47 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+#: The label that tells the pods of one deployment from another's.
+NUMBER = "slipway.number"
+REVISION, HASH = "deployment.kubernetes.io/revision", "pod-template-hash"
 #: What a pull is told where the cluster's identity may not pull.
 DENIED = re.compile(r"\b40[13]\b|unauthorized|forbidden|denied|authoriz", re.IGNORECASE)
 #: What no node has enough of, as the scheduler says it.
 NO_ROOM = re.compile(r"\d+/\d+ nodes are available")
+
+
+@dataclass(frozen=True)
+class Revisions:
+    """The pods' templates that the cluster has, by the number of their deployment; `live` is the number
+    of those that it runs or brings up."""
+
+    live: str
+    templates: Mapping[str, Mapping[str, Any]]
+
+
+def revisions(deployment: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> Revisions:
+    """Those of a Deployment and its ReplicaSets, which are among `items`."""
+    # In their order: `kubectl rollout restart` gives a number a second one.
+    ordered = sorted(
+        items, key=lambda each: int((each["metadata"].get("annotations") or {}).get(REVISION, 0))
+    )
+    templates = {_number(each): _template(each) for each in [*ordered, deployment]}
+    return Revisions(_number(deployment), templates)
+
+
+def _number(item: Mapping[str, Any]) -> str:
+    return str((item["spec"]["template"]["metadata"].get("labels") or {}).get(NUMBER, ""))
+
+
+def _template(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The template without the label by which Kubernetes tells the pods of ReplicaSets apart."""
+    template = item["spec"]["template"]
+    labels = {k: v for k, v in template["metadata"]["labels"].items() if k != HASH}
+    return {**template, "metadata": {**template["metadata"], "labels": labels}}
 
 
 def parse(said: str) -> dict[str, Any]:

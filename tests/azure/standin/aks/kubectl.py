@@ -19,7 +19,7 @@ import yaml
 
 from tests.azure.standin.aks.cluster import LAST, Cluster, stamp
 from tests.azure.standin.aks.fields import KINDS, Invalid, kind_named
-from tests.azure.standin.aks.rollout import REVISION
+from tests.azure.standin.aks.rollout import REVISION, without_hash
 from tests.azure.standin.messages import Json
 
 #: Options by command that take a value; `--x` alone is a flag.
@@ -62,15 +62,26 @@ class Call:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What -l asks for: only equality is known."""
+        """What -l asks for: only equality is known, and `!=`, which `unlike` has."""
         text = self.option("--selector")
         found = {}
         for part in filter(None, text.split(",")):
+            if "!=" in part:
+                continue
             match = re.fullmatch(r"([\w./-]+)==?([\w.-]*)", part)
             if match is None:
                 raise Invalid(f'error: unable to parse requirement: "{part}"')
             found[match[1]] = match[2]
         return found
+
+    def unlike(self, made: Json) -> bool:
+        """Whether -l rules an object out with `!=`; one without the label is as good as another value.
+
+        Source: kubernetes.io, "Labels and Selectors", equality-based requirement.
+        """
+        has = made["metadata"].get("labels") or {}
+        pairs = (part.split("!=") for part in self.option("--selector").split(",") if "!=" in part)
+        return any(has.get(name) == value for name, value in pairs)
 
     def seconds(self, name: str, otherwise: float) -> float:
         text = self.option(name)
@@ -258,7 +269,11 @@ def _delete(call: Call, say: Say) -> None:
         for each in call.words[0].split(","):
             kind = kind_named(each)
             found = list(call.cluster.of(kind, call.namespace, call.labels))
-            wanted += [(kind, call.namespace, made["metadata"]["name"]) for made in found]
+            wanted += [
+                (kind, call.namespace, made["metadata"]["name"])
+                for made in found
+                if not call.unlike(made)
+            ]
     else:
         first = call.words[:1]
         names = call.words if first and "/" in first[0] else call.words[1:]
@@ -401,12 +416,13 @@ def _undo(call: Call, say: Say, name: str) -> None:
         if not asked and not earlier:
             raise Invalid(f'error: no rollout history found for deployment "{name}"')
         target = revisions[asked or earlier[-1]]
-        if made["spec"]["template"] == target["spec"]["template"]:
+        template = without_hash(target["spec"]["template"])
+        if made["spec"]["template"] == template:
             say(
                 f"deployment.apps/{name} skipped rollback (current template already matches revision {asked})"
             )
             return
-        made["spec"]["template"] = copy.deepcopy(target["spec"]["template"])
+        made["spec"]["template"] = template
         made["metadata"]["generation"] = made["metadata"].get("generation", 1) + 1
         call.cluster.put(made)
     say(f"deployment.apps/{name} rolled back")

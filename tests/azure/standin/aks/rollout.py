@@ -22,6 +22,9 @@ from tests.azure.standin.aks.pods import Pod
 from tests.azure.standin.messages import Json
 
 REVISION = "deployment.kubernetes.io/revision"
+#: The label that a replica set adds to the template it was made from. Source: kubernetes.io,
+#: "Deployments", pod-template-hash label.
+HASH = "pod-template-hash"
 TICK = 0.1
 
 
@@ -114,7 +117,7 @@ class Controllers:
         template = made["spec"]["template"]
         top = max((int(e["metadata"]["annotations"][REVISION]) for e in sets), default=0)
         for each in sets:
-            if each["spec"]["template"] == template:
+            if without_hash(each["spec"]["template"]) == template:
                 if int(each["metadata"]["annotations"][REVISION]) != top:
                     each["metadata"]["annotations"][REVISION] = str(top + 1)
                 self._note_revision(made, each)
@@ -128,10 +131,7 @@ class Controllers:
             "metadata": {
                 "name": f"{metadata['name']}-{mark}",
                 "namespace": metadata["namespace"],
-                "labels": {
-                    **(template.get("metadata") or {}).get("labels", {}),
-                    "pod-template-hash": mark,
-                },
+                "labels": {**(template.get("metadata") or {}).get("labels", {}), HASH: mark},
                 "annotations": {REVISION: str(top + 1)},
                 "ownerReferences": [
                     {"kind": "Deployment", "name": metadata["name"], "uid": metadata["uid"]}
@@ -139,6 +139,7 @@ class Controllers:
             },
             "spec": {"replicas": 0, "template": copy.deepcopy(template)},
         }
+        created["spec"]["template"]["metadata"]["labels"][HASH] = mark
         self.cluster.put(created)
         self._note_revision(made, created)
         return created
@@ -290,6 +291,13 @@ class Controllers:
                 balancer = self.balancers[key] = Balancer(self.cluster, key)
             with suppress(KeyError):
                 balancer.update(service)
+
+
+def without_hash(template: Json) -> Json:
+    """A replica set's template as its deployment has it."""
+    given = copy.deepcopy(template)
+    given["metadata"]["labels"].pop(HASH, None)
+    return given
 
 
 def _share(text: object, of: int, *, up: bool) -> int:
