@@ -6,6 +6,8 @@ import pytest
 
 from tests.azure.conftest import AzureClone
 from tests.azure.shipping import package, ship
+from tests.azure.standin.resources import of_type
+from tests.azure.standin.webapp import PLAN
 
 pytestmark = [pytest.mark.azure, pytest.mark.docker, pytest.mark.slow]
 
@@ -57,9 +59,17 @@ def test_one_that_crashes_never_serves(clone: AzureClone) -> None:
     assert "healthy, webapp 1" in clone.run("status")
 
 
+def test_a_changed_key_reaches_a_plan_that_stays_as_large_as_it_was_made(clone: AzureClone) -> None:
+    (plan,) = of_type(clone.standin.world, PLAN)
+    plan["sku"]["capacity"] = 2
+    clone.run("deploy", SCORING_KEY="another-key-of-the-service")
+    clone.run("smoke")
+    assert [each["sku"]["capacity"] for each in of_type(clone.standin.world, PLAN)] == [2]
+
+
 def test_swapped_in_and_swapped_back(clone: AzureClone) -> None:
     clone.run("deploy", MAX_ROWS="99")
-    assert clone.records["deploy-webapp"]["deployment"] == 3
+    assert clone.records["deploy-webapp"]["deployment"] == 4
     assert app_settings(clone)["MAX_ROWS"] == "99"
     assert "is in the slot staging already" in clone.run("rollback")
     assert app_settings(clone)["MAX_ROWS"] == "100000"

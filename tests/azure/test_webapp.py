@@ -228,6 +228,16 @@ def test_a_secret_comes_from_the_vault_by_the_identity(
     # The settings still show the reference, never the secret.
     settings = place.slot("config", "appsettings", "list")
     assert reference in [each["value"] for each in settings]
+    # Another secret is asked for when a setting changes; to start again is not enough.
+    place.cli.az(
+        *("keyvault", "secret", "set", "--vault-name", "kiln-kv", "-n", "scoring-key"),
+        *("--value", "another"),
+    )
+    place.slot("stop")
+    place.slot("start")
+    assert place.ask(hosts[1]).text == "two from-the-vault"
+    place.slot("config", "appsettings", "set", "--settings", "CHANGED=1")
+    _wait(lambda: place.ask(hosts[1]).text == "two another")
 
 
 def test_what_azure_refuses(place: Place, hosts: tuple[str, str]) -> None:

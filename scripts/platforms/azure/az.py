@@ -78,18 +78,21 @@ class Az:
         *arguments: str,
         stdin: str | SecretStr | None = None,
         doing: str | None = None,
+        once: bool = False,
     ) -> Any:
         """What az prints for `arguments`, parsed; None if it prints nothing.
 
         `stdin` is what an argument `@-` (or a file `/dev/stdin`) stands for: secrets go there, never
         into arguments. `doing` tells the user what is waited for. AzureError names what Azure said;
-        the command must be one that may be made twice.
+        the command must be one that may be made twice, unless it is to be made `once`.
         """
         self.sign_in()
         if doing:
             console.step(doing)
         given = stdin.get_secret_value() if isinstance(stdin, SecretStr) else stdin
         complete = self._complete(arguments)
+        if once:
+            return _parsed(self.run(complete, given, doing))
         return _parsed(self._persistently(lambda: self.run(complete, given, doing)))
 
     def find(self, *arguments: str, doing: str | None = None) -> Any | None:

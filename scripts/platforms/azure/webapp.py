@@ -1,17 +1,20 @@
 """The service on App Service: an app, and the slot `staging` where a deployment is proven first.
 
 A new deployment is put into the slot, answers the sample there and is swapped in; the one before is
-then in the slot, so that a rollback is a swap back. The app's tags are the memory; the slot's hold what
-was begun, for a call that is cut short between the swap and its note.
+then in the slot, so that a rollback is a swap back. The app's tags are the memory, of what was begun too;
+a setting, which moves with a swap as tags do not, tells what the app and the slot really have.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +26,23 @@ from scripts.platforms.azure.deployed import Kept, State
 from scripts.platforms.azure.ground import environment
 from scripts.platforms.azure.key import SECRET
 from scripts.platforms.azure.refusals import AzureError
-from scripts.platforms.azure.service import EACH, PAUSE, AzureService, Seen, not_started, what
+from scripts.platforms.azure.service import (
+    EACH,
+    LOOK,
+    PAUSE,
+    AzureService,
+    Seen,
+    not_started,
+    what,
+)
 from scripts.proof import wait_healthy
 
 SLOT = "staging"
-#: The tag that says which deployment is in the slot, or that it was stopped.
-IN_SLOT, STOPPED = "slipway.slot", "stopped"
-#: Seconds until the app answers with what was swapped in.
+#: The setting that tells one deployment's content from another's. A new key changes it, and only a change
+#: of settings has App Service ask the vault again at once; else it does so within a day
+#: (https://learn.microsoft.com/azure/app-service/app-service-key-vault-references#rotation).
+CONTENT = "SLIPWAY_CONTENT"
+#: Seconds until the app answers with what was swapped in, and until a swap that az lost sight of ends.
 SWAPPED = 120.0
 #: What App Service's own log says of a container that will not answer.
 FAILED = ("failing site start", "failed during startup", "Image pull failed")
@@ -66,25 +79,21 @@ class WebApp(AzureService):
             return Seen(State(), running=False, url=self._url())
         tags = app.get("tags") or {}
         state = deployed.read(tags) or State()
+        if state.pending and state.history:
+            state = self._settled(state)
         image = str((app.get("siteConfig") or {}).get("linuxFxVersion") or "").partition("|")[2]
-        now = state.get(state.proven)
-        if now is not None and image and image != now.image:
-            state = self._settled(state, image)
         running = app.get("state") == "Running"
         url = f"https://{app.get('defaultHostName') or f'{self._name}.azurewebsites.net'}"
-        return Seen(state, running, url, {"in": tags.get(IN_SLOT), "image": image})
+        return Seen(state, running, url, {"image": image})
 
-    def _settled(self, state: State, image: str) -> State:
-        """What is true after a call that swapped and could not note it."""
-        slot = self.az.find("webapp", "show", *self._where, "--slot", SLOT) or {}
-        begun = deployed.read(slot.get("tags") or {})
-        new = begun.get(begun.last) if begun else None
-        if begun is None or new is None or new.image != image or begun.proven != state.proven:
-            return state
-        console.step(f"noting that {what(new)} was swapped in")
-        proven = begun.prove(new.number)
-        self._tag({**proven.tags(), IN_SLOT: str(state.proven)})
-        return proven
+    def _settled(self, state: State) -> State:
+        """What is true after a call that failed, or was cut short: it may have swapped before.
+
+        It is not noted, for a look takes no turns: the call of another machine may be under way.
+        """
+        new = state.kept[0]
+        swapped = self._swapped(state.history[0], new)
+        return state.prove(new.number) if swapped else state.failed()
 
     def logs(self, *, follow: bool = False) -> Iterator[str]:
         if self.seen.detail is None:
@@ -100,7 +109,10 @@ class WebApp(AzureService):
         before = seen.state.get(seen.state.proven)
         state = seen.state.begin(new)
         after = f"{what(before)} serves on" if before and seen.running else "nothing serves"
+        # Until it is proven nothing is forgotten that a rollback may need if it fails.
+        begun = replace(state, kept=(new, *seen.state.history))
         try:
+            self._tag(begun.tags())
             self._fill_slot(seen, state, new)
             reason = self._proven_wrong(
                 self._url(SLOT), new, sample, lambda: self._ended(new, SLOT)
@@ -108,14 +120,14 @@ class WebApp(AzureService):
             if reason is None:
                 self._swap(seen, new)
         except AzureError as error:
-            self._give_up(state.failed())
+            self._give_up()
             raise not_started(new, error, after) from None
         if reason is not None:
             log = self._log_end(new, SLOT)
-            self._give_up(state.failed())
+            self._give_up()
             raise starting.failed_start(what(new), reason, log, after)
         proven = state.prove(new.number)
-        self._tag({**proven.tags(), IN_SLOT: str(seen.state.proven)})
+        self._tag(proven.tags())
         return proven
 
     def _stop(self, seen: Seen) -> None:
@@ -143,28 +155,33 @@ class WebApp(AzureService):
 
     def _fill_slot(self, seen: Seen, state: State, new: Kept) -> None:
         """Have `new` in the slot, running; after a deployment the one before is there already."""
-        inside = seen.detail["in"] or ""
-        there = seen.state.get(int(inside)) if inside.isdigit() else None
-        same = there is not None and (
-            (there.image, there.settings, there.secrets) == (new.image, new.settings, new.secrets)
-        )
-        if same:
-            console.step(f"{what(new)} is in the slot {SLOT} already, as deployment {inside}")
+        slot = self.az.find("webapp", "show", *self._where, "--slot", SLOT) or {}
+        inside = self._held(SLOT) if slot else None
+        running = slot.get("state") == "Running"
+        if inside == _content(new):
+            console.step(f"{what(new)} is in the slot {SLOT} already")
         else:
+            there = next((each for each in seen.state.kept if _content(each) == inside), None)
             # What the slot ran before answers until the new one does: it must not pass for it.
-            alike = inside != STOPPED and (there is None or there.version == new.version)
-            if alike:
+            if running and (there is None or there.version == new.version):
                 self.az("webapp", "stop", *self._where, "--slot", SLOT)
+                running = False
             self._create(state, new, first=False)
-            if alike:
-                inside = STOPPED
-        if inside == STOPPED:
+        if slot and not running:
             self.az("webapp", "start", *self._where, "--slot", SLOT)
 
     def _create(self, state: State, new: Kept, *, first: bool) -> None:
         """Deploy arm/webapp.json: the slot with `new`, and for the `first` the app too."""
         place = self.ground.place
-        settings = {**environment(new.settings), **self._secrets(), **PLATFORM}
+        plan = ("--resource-group", place.group, "--name", f"{self._name}-plan")
+        # Somebody, or autoscale, may have given the plan more than the template would.
+        instances = self.az.find("appservice", "plan", "show", *plan, "--query", "sku.capacity")
+        settings = {
+            **environment(new.settings),
+            **self._secrets(),
+            **PLATFORM,
+            CONTENT: _content(new),
+        }
         candidate = {
             "image": new.image,
             "settings": [{"name": n, "value": v} for n, v in sorted(settings.items())],
@@ -173,6 +190,7 @@ class WebApp(AzureService):
             "name": self._name,
             "location": place.region,
             "sku": new.settings["WEBAPP_SKU"],
+            "instances": instances or 1,
             "identity": place.identity_id,
             "identityClient": place.identity_client,
             "first": first,
@@ -199,8 +217,8 @@ class WebApp(AzureService):
         """Let the slot's deployment serve; swapped back if the app then does not answer as it did."""
         if not seen.running:
             self.az("webapp", "start", *self._where)
-        swap = ("webapp", "deployment", "slot", "swap", *self._where, "--slot", SLOT)
-        self.az(*swap, "--target-slot", "production", doing=f"swapping {what(new)} in")
+        before = seen.state.history[0]
+        self._exchange(before, new, f"swapping {what(new)} in")
         if wait_healthy(
             seen.url,
             timeout=SWAPPED,
@@ -210,19 +228,54 @@ class WebApp(AzureService):
             version=new.version,
         ):
             return
-        self.az(*swap, "--target-slot", "production", doing="swapping back: it does not answer")
-        self._give_up(seen.state.begin(new).failed())
+        self._exchange(new, before, "swapping back: it does not answer")
+        self._give_up()
         raise SlipwayError(
             f"{what(new)} answered in the slot {SLOT} and not at {seen.url}; it was swapped back",
             "see `make logs`, then run the verb again",
         )
 
-    def _give_up(self, state: State) -> None:
-        """Stop the slot, and note that the number is used."""
+    def _exchange(self, old: Kept, new: Kept, doing: str) -> None:
+        """Swap app and slot, so that `new` serves instead of `old`.
+
+        Made again as it is, the call would undo a swap that az has lost sight of.
+        """
+        swap = ("webapp", "deployment", "slot", "swap", *self._where, "--slot", SLOT)
+        for again in (True, False):
+            try:
+                self.az(*swap, "--target-slot", "production", doing=doing, once=True)
+                return
+            except AzureError as error:
+                unclear = error.passing or error.expired
+                if self._swapped(old, new, SWAPPED if unclear else 0.0):
+                    return
+                if not (unclear and again):
+                    raise
+                self._still_ours()
+
+    def _swapped(self, old: Kept, new: Kept, within: float = 0.0) -> bool:
+        """Whether the app comes to have `new` instead of `old`; no, where nothing tells them apart."""
+        if _content(old) == _content(new):
+            return False
+        limit = time.monotonic() + within
+        while self._held() != _content(new):
+            if time.monotonic() >= limit:
+                return False
+            time.sleep(LOOK)
+        return True
+
+    def _held(self, slot: str | None = None) -> str | None:
+        """The content that the app, or its slot, has."""
+        more = ("--slot", slot) if slot else ()
+        settings = ("webapp", "config", "appsettings", "list", *self._where, *more)
+        found = self.az.find(*settings, "--query", f"[?name=='{CONTENT}'].value | [0]")
+        return str(found) if found else None
+
+    def _give_up(self) -> None:
+        """Stop the slot; that its deployment was begun and not proven stays noted on the app."""
         self._still_ours()
         try:
             self.az("webapp", "stop", *self._where, "--slot", SLOT)
-            self._tag({deployed.LAST: str(state.last), IN_SLOT: STOPPED})
         except AzureError as error:
             console.warning(f"the slot {SLOT} still runs: {error.message}")
 
@@ -275,6 +328,12 @@ class WebApp(AzureService):
         now = seen.state.get(seen.state.proven)
         image = (seen.detail or {}).get("image")
         return super()._serves(seen) and now is not None and image in ("", None, now.image)
+
+
+def _content(kept: Kept) -> str:
+    """Tells a deployment's content from another's; of its secrets it has the fingerprint only."""
+    text = json.dumps([kept.image, dict(kept.settings), kept.secrets], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _time(line: str, otherwise: str) -> str:

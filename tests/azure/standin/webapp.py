@@ -312,8 +312,9 @@ def change(app: App, config: Json, settings: dict[str, str] | None) -> None:
     """Change what an app has; it starts again if its container would differ."""
     before = (app.image, app.settings, [app.config.get(n) for n in STARTS])
     app.config = {**app.config, **{k: v for k, v in config.items() if v is not None}}
-    if settings is not None:
+    if settings is not None and settings != app.settings:
         app.settings = dict(settings)
+        app.fetched.clear()
     after = (app.image, app.settings, [app.config.get(n) for n in STARTS])
     if before != after and app.image and not app.stopped:
         app.start()

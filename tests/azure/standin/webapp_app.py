@@ -59,6 +59,9 @@ class App:
     #: What the identities of the site are: ids in lower case.
     identities: list[str] = field(default_factory=list)
     vault_identity: str = ""
+    #: The secrets by reference: kept when it starts again, until its settings change or a day is over.
+    #: Source: MicrosoftDocs/azure-docs#100848, #126435; here no day is over.
+    fetched: dict[str, str] = field(default_factory=dict, repr=False)
     stopped: bool = False
     #: "starting", "running" or "failed".
     state: str = "starting"
@@ -262,7 +265,9 @@ class App:
             "WEBSITE_ROLE_INSTANCE_ID": "0",
         }
         for name, value in self.settings.items():
-            found, _ = self.resolve(value)
+            found = self.fetched.get(value) or self.resolve(value)[0]
+            if found is not None:
+                self.fetched[value] = found
             given[name] = value if found is None else found
         return given
 
@@ -310,6 +315,7 @@ def swap(one: App, other: App, sticky: set[str]) -> None:
     kept = [{n: v for n, v in app.settings.items() if n in sticky} for app in (one, other)]
     moved = [{n: v for n, v in app.settings.items() if n not in sticky} for app in (one, other)]
     one.settings, other.settings = {**moved[1], **kept[0]}, {**moved[0], **kept[1]}
+    one.fetched, other.fetched = other.fetched, one.fetched
     one.config, other.config = other.config, one.config
     one.box, other.box = other.box, one.box
     one.state, other.state = other.state, one.state
