@@ -228,7 +228,7 @@ def _vault(settings: Settings, az: Az, name: str) -> list[Finding]:
     if properties.get("purgeProtectionEnabled"):
         mend = f"set another BASE_NAME, or wait until {str(properties['scheduledPurgeDate'])[:10]}"
     else:
-        purge = names.line(settings, f"keyvault purge --name {name} --location {where}")
+        purge = names.purge(settings, name, where)
         mend = f"{purge}, or set another BASE_NAME"
     text = f"vault {name} was deleted ({properties['vaultId']}, {where}) and still holds the name"
     return [problem("azure names", text, mend)]

@@ -141,7 +141,7 @@ def deleted_vault(settings: Settings, az: Az, name: str) -> Mapping[str, Any] | 
         if error.code != "AuthorizationFailed":
             raise
         # Roles on the group are enough for all else.
-        purge = names.line(settings, f"keyvault purge --name {name} --location {settings.LOCATION}")
+        purge = names.purge(settings, name, settings.LOCATION)
         console.warning(
             f"without a role on the subscription nobody can tell whether a deleted vault {name} holds "
             f"its name; somebody who has one frees it: {purge}"

@@ -88,6 +88,11 @@ def line(settings: Settings, words: str) -> str:
     return f"az {words} --subscription {settings.SUBSCRIPTION_ID}"
 
 
+def purge(settings: Settings, vault: str, region: str) -> str:
+    """The command that frees the name of a deleted vault."""
+    return line(settings, f"keyvault purge --name {vault} --location {region}")
+
+
 def workspace_id(settings: Settings) -> str:
     """The workspace's id."""
     kind = "Microsoft.MachineLearningServices/workspaces"

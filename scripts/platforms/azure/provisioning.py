@@ -93,7 +93,7 @@ class Provisioning:
         home, place = str(properties["vaultId"]).lower(), str(properties["location"])
         ours = f"{names.group_id(self.settings)}/providers/{template.VAULTS}/{name}".lower()
         if home != ours or place != self.settings.LOCATION:
-            purge = names.line(self.settings, f"keyvault purge --name {name} --location {place}")
+            purge = names.purge(self.settings, name, place)
             raise UsageError(
                 f"the vault's name {name} belongs to a deleted vault ({properties['vaultId']}, {place})",
                 f"run: {purge}"
