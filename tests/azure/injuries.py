@@ -17,7 +17,7 @@ from tests.azure.standin.faults import Fault, Faults
 from tests.azure.standin.messages import Answer, Refused, Request
 from tests.azure.standin.ml import jobs, snapshots
 from tests.azure.standin.ml.compute import COMPUTES, NO_QUOTA
-from tests.azure.standin.resources import ResourceId, of_type
+from tests.azure.standin.resources import of_type
 from tests.azure.standin.world import SUBSCRIPTION
 
 #: All of ARM and of the workspace's services; blobs and sign-in are other hosts.
@@ -119,14 +119,8 @@ def deleted_vault(bench: Bench) -> None:
     """As another group's vault left it."""
     name = f"{base(bench)}-AML-KV"
     group = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/another"
-    vault = {
-        "id": f"{group}/providers/Microsoft.KeyVault/vaults/{name}",
-        "name": name,
-        "type": "Microsoft.KeyVault/vaults",
-        "location": "westeurope",
-        "properties": {"softDeleteRetentionInDays": 90},
-    }
-    vaults._delete(bench.world, ResourceId.parse(str(vault["id"])), vault)
+    vault = f"{group}/providers/Microsoft.KeyVault/vaults/{name}"
+    vaults.leave_deleted(bench.world, vault, "westeurope", {})
     key = f"vault/{name.lower()}"
     bench.undo.append(lambda: bench.world.deleted.pop(key, None))
 

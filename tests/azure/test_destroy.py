@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from scripts.errors import UsageError
+from scripts.platforms.azure import deleted
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.checks import _provisioned
-from scripts.platforms.azure.holdings import Holdings, deleted_vault
-from scripts.platforms.azure.names import ARM, names
+from scripts.platforms.azure.holdings import Holdings
+from scripts.platforms.azure.names import TAG, names
 from scripts.platforms.azure.refusals import explain
 from scripts.settings import Settings
 from tests.azure.conftest import AzureClone
@@ -80,16 +81,16 @@ def test_half_of_it_gone_is_no_hindrance(azure_clone: AzureClone) -> None:
     assert vaults.deleted(world, "Kiln42-AML-KV") is None
 
 
+def delete_workspace(clone: AzureClone) -> str:
+    """Delete the workspace as somebody does in the portal; the key it is then kept under."""
+    workspace = str(clone.records["provision"]["workspace_id"])
+    clone.az("resource", "delete", "--ids", workspace)
+    return f"workspace/{workspace.lower()}"
+
+
 def test_a_workspace_deleted_by_hand_frees_its_name_too(azure_clone: AzureClone) -> None:
     azure_clone.run("provision")
-    workspace = azure_clone.records["provision"]["workspace_id"]
-    azure_clone.az(
-        "rest",
-        "--method",
-        "delete",
-        "--url",
-        f"{ARM}{workspace.lstrip('/')}?api-version=2024-10-01",
-    )
+    delete_workspace(azure_clone)
     azure_clone.run("destroy", CONFIRM=GROUP)
     azure_clone.run("provision")
 
@@ -97,19 +98,40 @@ def test_a_workspace_deleted_by_hand_frees_its_name_too(azure_clone: AzureClone)
 def test_what_is_not_ours_stays_and_is_named(azure_clone: AzureClone) -> None:
     azure_clone.run("provision")
     theirs = f"{BELOW}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/theirs"
-    azure_clone.standin.world.resources[theirs.lower()] = {
+    world = azure_clone.standin.world
+    world.resources[theirs.lower()] = {
         "id": theirs,
         "name": "theirs",
         "type": "Microsoft.ManagedIdentity/userAssignedIdentities",
         "location": "centralus",
         "properties": {},
     }
+    deleted = delete_workspace(azure_clone)
+    assert deleted in world.deleted
     printed = azure_clone.run("destroy", CONFIRM=GROUP)
     assert "not made by Slipway, so these stay, and the group with them" in printed
     assert "ManagedIdentity/userAssignedIdentities theirs" in printed
     kept = [key for key in left(azure_clone) if "/providers/" in key]
     # The deployment is no resource but the group's history.
     assert [key for key in kept if "/deployments/" not in key] == [theirs.lower()]
+    # The workspace was deleted by hand before: its name is free all the same.
+    assert "this purges the deleted workspace" in printed
+    assert deleted not in world.deleted
+    # Another one's is not ours to purge, nor is a vault of our name.
+    world.deleted[deleted] = {"id": deleted.removeprefix("workspace/"), "name": "wood", "tags": {}}
+    assert vaults.deleted(world, "Kiln42-AML-KV") is None
+    vault = f"{BELOW}/providers/Microsoft.KeyVault/vaults/Kiln42-AML-KV"
+    vaults.leave_deleted(world, vault, "centralus", {TAG: "first"})
+    printed = azure_clone.run("destroy", CONFIRM="not asked for")
+    assert f"the group {GROUP} stays: nothing in it was made for kiln-ws" in printed
+    assert "that Slipway did not make is left alone" in printed
+    assert (
+        "a deleted vault Kiln42-AML-KV made for WORKSPACE_NAME=first (centralus) is left" in printed
+    )
+    assert deleted in world.deleted
+    printed = azure_clone.run("provision", code=2)
+    assert "belongs to a deleted vault made for WORKSPACE_NAME=first" in printed
+    assert "az keyvault purge --name Kiln42-AML-KV --location centralus" in printed
 
 
 def test_a_vault_protected_from_purging_is_recovered(azure_clone: AzureClone) -> None:
@@ -181,7 +203,13 @@ def test_whoever_may_not_list_deleted_vaults_is_told_what_frees_the_name(
 ) -> None:
     """With roles on the group only: Azure has deleted vaults at the subscription."""
     settings = Settings.model_validate(
-        {"PLATFORM": "azure", "SUBSCRIPTION_ID": SUBSCRIPTION, "LOCATION": "centralus"}
+        {
+            "PLATFORM": "azure",
+            "SUBSCRIPTION_ID": SUBSCRIPTION,
+            "LOCATION": "centralus",
+            "BASE_NAME": "kiln",
+            "WORKSPACE_NAME": "kiln",
+        }
     )
 
     class Group(Az):
@@ -189,7 +217,7 @@ def test_whoever_may_not_list_deleted_vaults_is_told_what_frees_the_name(
             said = "ERROR: (AuthorizationFailed) The client 'app' does not have authorization"
             raise explain(" ".join(arguments), said, settings)
 
-    assert deleted_vault(settings, Group(settings), "kiln-AML-KV") is None
+    assert deleted.vault(settings, Group(settings)) is None
     purge = "az keyvault purge --name kiln-AML-KV --location centralus --subscription"
     assert f"{purge} {SUBSCRIPTION}" in capsys.readouterr().err
 

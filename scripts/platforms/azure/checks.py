@@ -11,7 +11,16 @@ from pathlib import Path
 
 from scripts.checks.finding import Finding, ok, problem
 from scripts.errors import SlipwayError, UsageError
-from scripts.platforms.azure import holdings, images, login, names, rights, targets, template
+from scripts.platforms.azure import (
+    deleted,
+    holdings,
+    images,
+    login,
+    names,
+    rights,
+    targets,
+    template,
+)
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.holdings import Holdings
 from scripts.platforms.azure.names import Names
@@ -208,38 +217,31 @@ def _free(az: Az, what: str, name: str, command: Sequence[str]) -> list[Finding]
 
 def _vault(settings: Settings, az: Az, name: str) -> list[Finding]:
     """A vault's name may be held by one that was deleted: ours is recovered, another's is in the way."""
-    deleted = holdings.deleted_vault(settings, az, name)
-    if deleted is None:
+    found = deleted.vault(settings, az)
+    if found is None:
         # `az keyvault check-name` asks about managed HSMs only.
         url = f"{names.ARM}subscriptions/{settings.SUBSCRIPTION_ID}/providers/Microsoft.KeyVault"
         body = json.dumps({"name": name, "type": template.VAULTS})
         command = ("rest", "--method", "post", "--url")
         where = f"{url}/checkNameAvailability?api-version=2023-07-01"
         return _free(az, "vault", name, (*command, where, "--body", body))
-    properties = deleted["properties"]
-    group = str(properties["vaultId"]).lower().partition("/providers/")[0]
-    if group == names.group_id(settings).lower() and properties["location"] == settings.LOCATION:
+    whose = found.whose(settings)
+    if whose is None and found.region == settings.LOCATION:
         return [
             Finding(
                 "note", "azure names", f"vault {name} was deleted; `make provision` recovers it"
             )
         ]
-    where = str(properties["location"])
-    if properties.get("purgeProtectionEnabled"):
-        mend = f"set another BASE_NAME, or wait until {str(properties['scheduledPurgeDate'])[:10]}"
-    else:
-        purge = names.purge(settings, name, where)
-        mend = f"{purge}, or set another BASE_NAME"
-    text = f"vault {name} was deleted ({properties['vaultId']}, {where}) and still holds the name"
-    return [problem("azure names", text, mend)]
+    text = f"a deleted vault {name} {whose or f'in {found.region}'} still holds the name"
+    return [problem("azure names", text, found.mend(settings))]
 
 
 def _workspace(settings: Settings, az: Az, name: str) -> list[Finding]:
     """A soft-deleted workspace of the name, which the list of all workspaces shows too."""
     ours = names.workspace_id(settings)
-    for item in holdings.in_the_way(settings, az):
+    for item in deleted.workspaces(settings, az):
         if str(item["id"]).lower() == ours.lower():
-            mend = f'az rest --method delete --url "{names.purge_url(settings)}"'
+            mend = names.purge_workspace(settings)
             text = f"workspace {name} was deleted and still holds the name"
             return [problem("azure names", text, mend)]
         if str(item["name"]).lower() == name.lower():

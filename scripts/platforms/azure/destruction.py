@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from scripts import console
 from scripts.errors import SlipwayError, UsageError
-from scripts.platforms.azure import holdings, names
+from scripts.platforms.azure import deleted, holdings, names
 from scripts.platforms.azure.az import Az
-from scripts.platforms.azure.holdings import Holdings, in_the_way, shown
+from scripts.platforms.azure.deleted import DeletedVault
+from scripts.platforms.azure.holdings import Holdings, shown
 from scripts.platforms.azure.refusals import AzureError
 from scripts.platforms.azure.template import WORKSPACES
 from scripts.settings import Settings
@@ -33,30 +33,29 @@ def destroy(settings: Settings, az: Az, confirmation: str | None, begun: Callabl
 
     `begun` is called when it was, before anything goes.
     """
-    found = holdings.look(settings, az)
-    group, vault = names.group(settings), names.names(settings).vault
+    found, group = holdings.look(settings, az), names.group(settings)
     whole = found.made_by_us and not found.others
     goes = found.group is not None and (whole or bool(found.ours))
     _tell(settings, found, whole)
     # What somebody deleted by hand can still be recovered: purging it is asked for, too.
-    workspace = found.group is None and _holds_its_name(settings, az)
-    deleted = None if goes else holdings.deleted_vault(settings, az, vault)
-    purged = deleted is not None and _stays(settings, deleted) is None
+    workspace = not whole and found.workspace is None and _is_left(settings, az, found)
+    vault = None if goes else deleted.vault(settings, az)
+    purged = vault is not None and _stays(settings, vault) is None
     if workspace:
         console.step(f"this purges the deleted workspace {settings.WORKSPACE_NAME}")
-    if purged:
-        console.step(f"this purges the deleted vault {vault}, with the secrets in it")
+    if vault is not None and purged:
+        console.step(f"this purges the deleted vault {vault.name}, with the secrets in it")
     if goes or workspace or purged:
         _confirm(group, confirmation)
     begun()
     if goes:
         _remove(settings, az, found, whole)
-        deleted = holdings.deleted_vault(settings, az, vault)
+        vault = deleted.vault(settings, az)
     told = [_what_went(found, group, whole)]
     if workspace:
-        told.append(_purge_without_group(settings, az))
-    if deleted is not None:
-        told.append(_purge_vault(settings, az, deleted))
+        told.append(_purge_left(settings, az, found))
+    if vault is not None:
+        told.append(_purge_vault(settings, az, vault))
     return "; ".join(told)
 
 
@@ -65,6 +64,8 @@ def _what_went(found: Holdings, group: str, whole: bool) -> str:
         return f"there was no resource group {group}"
     if whole:
         return f"the resource group {group} is gone, with {len(found.resources)} resources"
+    if not found.ours:
+        return f"the group {group} stays: nothing in it was made for {found.workspace_name}"
     return f"{len(found.ours)} resources of {group} are gone; the group stays"
 
 
@@ -117,7 +118,7 @@ def _confirm(group: str, confirmation: str | None) -> None:
 def _remove(settings: Settings, az: Az, found: Holdings, whole: bool) -> None:
     there = found.workspace is not None and not found.has_existing_workspace
     # In a group that goes, one that was deleted by hand would hold its name on.
-    if there or (whole and _holds_its_name(settings, az)):
+    if there or (whole and deleted.workspace(settings, az) is not None):
         _purge_workspace(settings, az)
     group = names.group(settings)
     if whole:
@@ -146,7 +147,7 @@ def _purge_workspace(settings: Settings, az: Az) -> None:
         doing=f"deleting the workspace {settings.WORKSPACE_NAME} for good",
     )
     limit = time.monotonic() + GOING
-    while _holds_its_name(settings, az):
+    while deleted.workspace(settings, az) is not None:
         if time.monotonic() > limit:
             raise SlipwayError(
                 f"the workspace {settings.WORKSPACE_NAME} is still there after {GOING:.0f} s",
@@ -155,14 +156,30 @@ def _purge_workspace(settings: Settings, az: Az) -> None:
         time.sleep(LOOK)
 
 
-def _holds_its_name(settings: Settings, az: Az) -> bool:
-    """Whether the workspace is there, or soft-deleted."""
-    ours = names.workspace_id(settings).lower()
-    return any(str(item["id"]).lower() == ours for item in in_the_way(settings, az))
+def _is_left(settings: Settings, az: Az, found: Holdings) -> bool:
+    """Whether a workspace that was deleted by hand holds its name, and is ours to purge.
+
+    In a group that is not there any more it is taken for ours, whatever it bears.
+    """
+    ours = deleted.workspace(settings, az)
+    if ours is None or found.group is None:
+        return ours is not None
+    owner = names.owner(ours)
+    if owner.lower() == settings.WORKSPACE_NAME.lower():
+        return True
+    console.step(
+        f"a deleted workspace {settings.WORKSPACE_NAME} that Slipway did not make is left alone; it holds "
+        f"its name until somebody runs: {names.purge_workspace(settings)}"
+    )
+    return False
 
 
-def _purge_without_group(settings: Settings, az: Az) -> str:
-    """Purge the workspace that a group deleted by hand has left: only in a group can it be reached."""
+def _purge_left(settings: Settings, az: Az, found: Holdings) -> str:
+    """Purge the workspace that was deleted by hand: only in a group can it be reached."""
+    free = f"the workspace's name {settings.WORKSPACE_NAME} is free again"
+    if found.group is not None:
+        _purge_workspace(settings, az)
+        return free
     group = names.group(settings)
     where = ("--location", settings.LOCATION, "--tags", f"{names.TAG}={settings.WORKSPACE_NAME}")
     az(
@@ -171,31 +188,27 @@ def _purge_without_group(settings: Settings, az: Az) -> str:
     )
     _purge_workspace(settings, az)
     az("group", "delete", "--name", group, "--yes")
-    return f"the workspace's name {settings.WORKSPACE_NAME} is free again"
+    return free
 
 
-def _stays(settings: Settings, deleted: Mapping[str, Any]) -> str | None:
+def _stays(settings: Settings, vault: DeletedVault) -> str | None:
     """Why a deleted vault is not purged; None if it is."""
-    name, properties = names.names(settings).vault, deleted["properties"]
-    home = str(properties["vaultId"]).lower().partition("/providers/")[0]
-    if home != names.group_id(settings).lower():
-        return f"a deleted vault {name} of another group ({properties['vaultId']}) is left alone"
-    if properties.get("purgeProtectionEnabled"):
-        free = str(properties["scheduledPurgeDate"])[:10]
+    if (whose := vault.whose(settings)) is not None:
+        return f"a deleted vault {vault.name} {whose} is left alone"
+    if vault.protected:
         return (
-            f"the vault {name} is protected from purging: its name is free on {free}, and until then "
-            "`make provision` recovers it"
+            f"the vault {vault.name} is protected from purging: its name is free on {vault.free}, and "
+            "until then `make provision` recovers it"
         )
     return None
 
 
-def _purge_vault(settings: Settings, az: Az, deleted: Mapping[str, Any]) -> str:
+def _purge_vault(settings: Settings, az: Az, vault: DeletedVault) -> str:
     """Free the deleted vault's name where Azure lets us; says so, or from when it is free."""
-    if (why := _stays(settings, deleted)) is not None:
+    if (why := _stays(settings, vault)) is not None:
         return why
-    name, place = names.names(settings).vault, str(deleted["properties"]["location"])
     az(
-        *("keyvault", "purge", "--name", name, "--location", place),
-        doing=f"purging the deleted vault {name}",
+        *("keyvault", "purge", "--name", vault.name, "--location", vault.region),
+        doing=f"purging the deleted vault {vault.name}",
     )
-    return f"the vault's name {name} is free again"
+    return f"the vault's name {vault.name} is free again"

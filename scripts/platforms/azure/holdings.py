@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scripts import console
 from scripts.errors import UsageError
 from scripts.platforms.azure import names
 from scripts.platforms.azure.az import Az
-from scripts.platforms.azure.names import ARM, WORKSPACE_API, Names
-from scripts.platforms.azure.refusals import AzureError
+from scripts.platforms.azure.names import Names
 from scripts.platforms.azure.template import MADE, WORKSPACES
 from scripts.settings import Settings
 
@@ -100,12 +98,12 @@ class Holdings:
         ours, and `destroy` would then delete it."""
         for field, kind in MADE.items():
             name = getattr(wanted, field)
-            owner = ((self._find(kind, name) or {}).get("tags") or {}).get(names.TAG, "")
-            if owner.lower() not in ("", self.workspace_name.lower()):
+            whose = names.owner(self._find(kind, name) or {})
+            if whose.lower() not in ("", self.workspace_name.lower()):
                 raise UsageError(
                     f"{kind.removeprefix('Microsoft.')} {name} in {wanted.group} was made for "
-                    f"WORKSPACE_NAME={owner}, and this is {self.workspace_name}",
-                    f"set another BASE_NAME, or WORKSPACE_NAME={owner}",
+                    f"WORKSPACE_NAME={whose}, and this is {self.workspace_name}",
+                    f"set another BASE_NAME, or WORKSPACE_NAME={whose}",
                 )
 
     def has(self, kind: str, name: str) -> bool:
@@ -131,30 +129,6 @@ def look(settings: Settings, az: Az, *, quiet: bool = False) -> Holdings:
     found = az.find("group", "show", "--name", group, doing=doing)
     resources = az("resource", "list", "--resource-group", group) if found else []
     return Holdings(found, resources or [], settings.WORKSPACE_NAME)
-
-
-def deleted_vault(settings: Settings, az: Az, name: str) -> Mapping[str, Any] | None:
-    """The soft-deleted vault of that name in this subscription, if there is one that we may see."""
-    try:
-        listed = az("keyvault", "list-deleted", "--resource-type", "vault") or []
-    except AzureError as error:
-        if error.code != "AuthorizationFailed":
-            raise
-        # Roles on the group are enough for all else.
-        purge = names.purge(settings, name, settings.LOCATION)
-        console.warning(
-            f"without a role on the subscription nobody can tell whether a deleted vault {name} holds "
-            f"its name; somebody who has one frees it: {purge}"
-        )
-        return None
-    return next((item for item in listed if str(item["name"]).lower() == name.lower()), None)
-
-
-def in_the_way(settings: Settings, az: Az) -> list[Mapping[str, Any]]:
-    """All workspaces of the subscription: soft-deleted ones are listed too, and hold their names."""
-    url = f"{ARM}subscriptions/{settings.SUBSCRIPTION_ID}/providers/{WORKSPACES}"
-    answer = az("rest", "--method", "get", "--url", f"{url}?api-version={WORKSPACE_API}")
-    return list(answer["value"])
 
 
 def shown(item: Mapping[str, Any]) -> str:

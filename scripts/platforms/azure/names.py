@@ -5,7 +5,9 @@ Azure's rules for names: https://learn.microsoft.com/azure/azure-resource-manage
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from scripts.errors import UsageError
 from scripts.settings import Settings
@@ -83,6 +85,11 @@ def group_id(settings: Settings) -> str:
     return f"/subscriptions/{settings.require('SUBSCRIPTION_ID')}/resourceGroups/{group(settings)}"
 
 
+def owner(item: Mapping[str, Any]) -> str:
+    """The workspace that what bears these `tags` was made for; "" if none is named."""
+    return str((item.get("tags") or {}).get(TAG, ""))
+
+
 def line(settings: Settings, words: str) -> str:
     """A command of az for a person, whose default subscription may be another."""
     return f"az {words} --subscription {settings.SUBSCRIPTION_ID}"
@@ -106,3 +113,8 @@ def purge_url(settings: Settings) -> str:
     """
     where = f"{ARM.rstrip('/')}{workspace_id(settings)}"
     return f"{where}?api-version={WORKSPACE_API}&forceToPurge=true"
+
+
+def purge_workspace(settings: Settings) -> str:
+    """The command that frees the workspace's name."""
+    return f'az rest --method delete --url "{purge_url(settings)}"'

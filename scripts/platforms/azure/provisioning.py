@@ -12,8 +12,9 @@ from typing import Any
 
 from scripts import console
 from scripts.errors import SlipwayError, UsageError
-from scripts.platforms.azure import holdings, names, template
+from scripts.platforms.azure import deleted, holdings, names, template
 from scripts.platforms.azure.az import Az
+from scripts.platforms.azure.deleted import DeletedVault
 from scripts.platforms.azure.place import DEPLOYMENT, Place, gather, of_workspace, remembered
 from scripts.platforms.azure.refusals import AzureError, explain
 from scripts.platforms.azure.template import Assignment, Operator
@@ -81,23 +82,18 @@ class Provisioning:
             doing=f"making the resource group {group} in {self.settings.LOCATION}",
         )
 
-    def vault_to_recover(self) -> Mapping[str, Any] | None:
+    def vault_to_recover(self) -> DeletedVault | None:
         """The soft-deleted vault of our name; UsageError if it cannot come back to this group."""
         name = self.names.vault
         if self.existing or self.holdings.has(template.VAULTS, name):
             return None
-        found = holdings.deleted_vault(self.settings, self.az, name)
+        found = deleted.vault(self.settings, self.az)
         if found is None:
             return None
-        properties = found["properties"]
-        home, place = str(properties["vaultId"]).lower(), str(properties["location"])
-        ours = f"{names.group_id(self.settings)}/providers/{template.VAULTS}/{name}".lower()
-        if home != ours or place != self.settings.LOCATION:
-            purge = names.purge(self.settings, name, place)
+        if (whose := found.whose(self.settings)) or found.region != self.settings.LOCATION:
             raise UsageError(
-                f"the vault's name {name} belongs to a deleted vault ({properties['vaultId']}, {place})",
-                f"run: {purge}"
-                f" (free by itself on {str(properties['scheduledPurgeDate'])[:10]}), or set another BASE_NAME",
+                f"the vault's name {name} belongs to a deleted vault {whose or f'in {found.region}'}",
+                found.mend(self.settings),
             )
         console.step(f"the deleted vault {name} is recovered, with the secrets in it")
         return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from scripts.errors import SlipwayError
 from scripts.platforms.azure.innermost import innermost
-from scripts.platforms.azure.names import group, line, names, purge_url
+from scripts.platforms.azure.names import group, line, names, purge_workspace
 from scripts.settings import Settings
 
 
@@ -227,7 +227,7 @@ KINDS: Sequence[Kind] = (
     ),
     Kind(
         r"Soft-deleted workspace exists",
-        lambda line, settings: f'purge it: az rest --method delete --url "{purge_url(settings)}"',
+        lambda line, settings: f"purge it: {purge_workspace(settings)}",
     ),
     Kind(r"already exists in deleted state", _deleted),
     Kind(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -244,6 +244,23 @@ def _delete(world: World, target: ResourceId, resource: Json) -> None:
         },
         "_vault": copy.deepcopy(resource),
     }
+
+
+def leave_deleted(world: World, vault: str, place: str, tags: Mapping[str, str]) -> None:
+    """Let there be a soft-deleted vault that had the id `vault`."""
+    target = ResourceId.parse(vault)
+    _delete(
+        world,
+        target,
+        {
+            "id": vault,
+            "name": target.name,
+            "type": VAULT,
+            "location": place,
+            "tags": dict(tags),
+            "properties": {"softDeleteRetentionInDays": 90},
+        },
+    )
 
 
 def _shown(gone: Json) -> Json:
