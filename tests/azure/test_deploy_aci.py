@@ -55,7 +55,7 @@ def test_status_and_logs(clone: AzureClone) -> None:
 def test_one_that_crashes_is_replaced_by_the_one_before(clone: AzureClone) -> None:
     until_put_back(clone.standin.world.faults, "aci container crashes", tries=1)
     try:
-        printed = clone.run("deploy", code=1, MAX_ROWS="99")
+        printed = clone.run("deploy", code=1, MAX_ROWS="99", SCORING_KEY="of-the-one-that-fails")
     finally:
         clone.standin.world.faults.clear()
     assert "ended with code 137; deployment 1 (version 1) was put back and serves" in printed

@@ -60,12 +60,13 @@ def test_it_is_rolled_out_and_answers(clone: AzureClone) -> None:
 def test_a_rollout_that_fails_is_undone(clone: AzureClone) -> None:
     clone.standin.world.faults.trouble("pod crashes")
     try:
-        printed = clone.run("deploy", code=1, MAX_ROWS="99")
+        printed = clone.run("deploy", code=1, MAX_ROWS="99", SCORING_KEY="of-the-one-that-fails")
     finally:
         clone.standin.world.faults.clear()
     assert "deployment 1 (version 1) serves on" in printed
     assert "CrashLoopBackOff" in printed
     assert "healthy, aks 1" in clone.run("status")
+    clone.run("smoke")
 
 
 def test_rolled_back_and_stopped(clone: AzureClone) -> None:

@@ -50,13 +50,14 @@ def test_https_answers_and_the_key_stays_in_the_vault(clone: AzureClone) -> None
 def test_one_that_crashes_never_serves(clone: AzureClone) -> None:
     clone.standin.world.faults.trouble("web app crashes")
     try:
-        printed = clone.run("deploy", code=1, MAX_ROWS="99")
+        printed = clone.run("deploy", code=1, MAX_ROWS="99", SCORING_KEY="of-the-one-that-fails")
     finally:
         clone.standin.world.faults.clear()
     assert "deployment 1 (version 1) serves on" in printed
     assert "crashed: this is a test" in printed
     assert app_settings(clone)["MAX_ROWS"] == "100000"
     assert "healthy, webapp 1" in clone.run("status")
+    clone.run("smoke")
 
 
 def test_a_changed_key_reaches_a_plan_that_stays_as_large_as_it_was_made(clone: AzureClone) -> None:

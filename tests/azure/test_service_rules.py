@@ -105,18 +105,18 @@ def test_who_asks_the_service_leaves_the_vaults_key_alone(
 
 
 @pytest.mark.parametrize("port", [HTTP, HTTPS])
-def test_what_served_is_put_back_with_the_tls_it_had(
+def test_what_served_is_put_back_with_the_tls_and_the_key_it_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int
 ) -> None:
     monkeypatch.setattr(Vault, "port", port)
-    ours = service(tmp_path, monkeypatch, TLS_CERT_NAME="kiln")
+    ours = service(tmp_path, monkeypatch, TLS_CERT_NAME="kiln", SCORING_KEY="of-the-new-one")
     now = datetime.now(UTC)
     ours.ground.certificate = Certificate("kiln", (HOST,), now, now, "chain", "key")
-    made: list[tuple[int, bool]] = []
+    made: list[tuple[int, bool, str]] = []
     asked: list[str] = []
 
     def create(_: State, new: Kept, certificate: Certificate | None) -> None:
-        made.append((new.number, certificate is not None))
+        made.append((new.number, certificate is not None, ours.ground.key))
 
     def wrong(url: str, new: Kept, *_: Any) -> str | None:
         asked.append(url)
@@ -126,7 +126,9 @@ def test_what_served_is_put_back_with_the_tls_it_had(
     monkeypatch.setattr(ours, "_proven_wrong", wrong)
     with pytest.raises(SlipwayError, match=r"answers wrong; deployment 1 .* was put back"):
         ours._do(kept(2), {})
-    assert made == [(2, True), (1, port == HTTPS)]
+    assert made == [(2, True, "of-the-new-one"), (1, port == HTTPS, "of-the-vault")]
+    assert isinstance(ours.az, Vault)
+    assert ours.az.held == "of-the-vault"
     assert [url.rpartition(":")[2] for url in asked] == [str(HTTPS), str(port)]
 
 

@@ -78,6 +78,7 @@ class Here(Kubernetes):
             certificate=None,
             label=lambda name: "kiln-1",
             secrets=lambda: {"SCORING_KEY": self.key},
+            restore_key=lambda: None,
             images=SimpleNamespace(push_front=lambda: "registry/front@1"),
             place=SimpleNamespace(registry="registry", region="westeurope"),
         )

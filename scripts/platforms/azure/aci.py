@@ -177,6 +177,7 @@ class ContainerInstance(AzureService):
             self._tag(state.tags())
             return
         console.step(f"putting {what(before)} back")
+        self._restore_key()
         # As it was: HTTPS may be just what failed.
         certificate = self.ground.certificate if seen.url.startswith("https:") else None
         self._create(state, before, certificate)

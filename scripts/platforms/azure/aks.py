@@ -248,6 +248,7 @@ class Kubernetes(AzureService):
             code, said = self._invoke(f"{scale} && {self._annotate(state.tags())}")
         else:
             console.step(f"undoing the rollout: {what(before)} serves on")
+            self._restore_key()
             # Where the cluster has forgotten its pods they are made anew, with the secrets of now.
             template = seen.detail.templates.get(str(before.number))
             manifest = self._manifest(state, before, template=template)

@@ -14,7 +14,7 @@ from scripts.platforms import starting
 from scripts.platforms.azure.az import Az
 from scripts.platforms.azure.certificate import Certificate, certificate
 from scripts.platforms.azure.images import AzureImages
-from scripts.platforms.azure.key import fingerprint, held_key, keep_key
+from scripts.platforms.azure.key import fingerprint, held_key, keep_key, write_key
 from scripts.platforms.azure.names import TAG
 from scripts.platforms.azure.place import Place, place
 from scripts.settings import Settings
@@ -36,6 +36,9 @@ class Ground:
         self.settings = settings
         self.az = az
         self.images = AzureImages(root, settings, az)
+        #: The key that this verb is given, and the vault's before a deployment changed it.
+        self._given = settings.SCORING_KEY
+        self._former: SecretStr | None = None
 
     @cached_property
     def place(self) -> Place:
@@ -48,12 +51,21 @@ class Ground:
     @property
     def key(self) -> str:
         """SCORING_KEY, else the key that the vault holds, "" if it has none: asked, never changed."""
-        key = self.settings.SCORING_KEY or self._held_key
+        key = self._given or self._held_key
         return key.get_secret_value() if key else ""
 
     def keep_key(self) -> None:
         """Let the vault hold the key that a deployment is about to be given."""
-        self._held_key = keep_key(self.place, self.az, self._held_key)
+        held = self._held_key
+        self._held_key = keep_key(self.place, self.az, held)
+        self._former = None if self._held_key == held else held
+
+    def restore_key(self) -> None:
+        """Let the vault hold, and `key` be, what they were before `keep_key`: what serves has that one."""
+        former, self._former = self._former, None
+        if former is not None:
+            write_key(self.place, self.az, former)
+            self._given, self._held_key = None, former
 
     @property
     def headers(self) -> Mapping[str, str]:

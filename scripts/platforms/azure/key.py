@@ -37,14 +37,19 @@ def keep_key(place: Place, az: Az, held: SecretStr | None) -> SecretStr:
         console.step(f"making a key for the service in the vault {place.vault}")
         wanted = SecretStr(secrets.token_urlsafe(32))
     if wanted != held:
-        _call(
-            az,
-            *("keyvault", "secret", "set", "--vault-name", place.vault, "--name", SECRET),
-            # In one word: what stands for the value may begin with a dash.
-            *("--value=@-", "--query", "id"),
-            stdin=wanted,
-        )
+        write_key(place, az, wanted)
     return wanted
+
+
+def write_key(place: Place, az: Az, key: SecretStr) -> None:
+    """Have the vault hold this key."""
+    _call(
+        az,
+        *("keyvault", "secret", "set", "--vault-name", place.vault, "--name", SECRET),
+        # In one word: what stands for the value may begin with a dash.
+        *("--value=@-", "--query", "id"),
+        stdin=key,
+    )
 
 
 def fingerprint(salt: str, values: object) -> str:

@@ -252,10 +252,25 @@ class AzureService(ABC):
         console.step(f"starting deployment {new.number} ({new.model_name} {new.version})")
         seen, self._seen = self.seen, None
         self._still_ours()
-        state = self._replace(seen, new, sample)
+        try:
+            state = self._replace(seen, new, sample)
+        except SlipwayError:
+            self._restore_key()
+            raise
         if self._seen is None:
             self._seen = replace(self._look(), state=state)
         return new.deployment(self.kind, self._seen.url, serving=True, healthy=True)
+
+    def _restore_key(self) -> None:
+        """Undo what a deployment that failed did to the vault's key."""
+        try:
+            self._still_ours()
+            self.ground.restore_key()
+        except SlipwayError as error:
+            console.warning(
+                f"the vault holds the key of what failed, and what serves has another ({error.message}): "
+                "`make deploy` brings them together"
+            )
 
     def _sample(self, kept: Kept) -> Mapping[str, Any]:
         """The sample of a deployment: from its bundle, or where that is gone from its image."""
