@@ -10,7 +10,7 @@ from tests.azure.fault import Fault, Hit
 MODEL: Sequence[Fault] = (
     Fault(
         "no quota for nodes",
-        "the family of AML_COMPUTE_CLUSTER_CPU_SKU has a quota of 0",
+        "the cores of AML_COMPUTE_CLUSTER_CPU_SKU have a quota of 0",
         injuries.no_nodes,
         [
             Hit(
@@ -19,7 +19,14 @@ MODEL: Sequence[Fault] = (
                 "vCPU quota of 0",
                 "choose a SKU or region with quota",
                 daily="train",
-            )
+            ),
+            Hit(
+                "doctor",
+                2,
+                "TotalLowPriorityCores is 0",
+                "ask for more in Azure ML studio (Quota), or choose a SKU, priority or region with quota",
+                daily="doctor",
+            ),
         ],
     ),
     Fault(

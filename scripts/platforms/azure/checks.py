@@ -18,6 +18,7 @@ from scripts.platforms.azure import (
     login,
     names,
     rights,
+    sizes,
     targets,
     template,
 )
@@ -30,7 +31,6 @@ from scripts.settings import Settings
 
 #: The oldest az whose commands are as ours: `acr login --expose-token` gives a refresh token since then.
 OLDEST = (2, 74)
-ML_VERSION = "2025-06-01"
 #: az processes at a time: each takes a second or more of a core.
 TOGETHER = 3
 
@@ -73,7 +73,7 @@ def findings(root: Path, settings: Settings, az: Az) -> Iterator[Finding]:
     questions: list[tuple[str, Ask]] = [
         ("azure providers", partial(_providers, settings, az)),
         ("azure roles", partial(rights.rights, settings, az, found)),
-        ("azure sizes", partial(_sizes, settings, az)),
+        ("azure sizes", partial(sizes.findings, settings, az)),
         *_taken(settings, az, found, wanted),
         *targets.questions(root, settings, az, found),
     ]
@@ -167,27 +167,6 @@ def _providers(settings: Settings, az: Az) -> list[Finding]:
     return told or [
         ok("azure providers", f"{len(wanted)} are registered, and {settings.LOCATION} has them")
     ]
-
-
-def _sizes(settings: Settings, az: Az) -> list[Finding]:
-    """Whether Azure ML offers the cluster's machines in the region."""
-    size = settings.AML_COMPUTE_CLUSTER_CPU_SKU
-    provider = (
-        f"subscriptions/{settings.SUBSCRIPTION_ID}/providers/Microsoft.MachineLearningServices"
-    )
-    url = f"{names.ARM}{provider}/locations/{settings.LOCATION}/vmSizes?api-version={ML_VERSION}"
-    listed = az("rest", "--method", "get", "--url", url)["value"]
-    offered = {str(item["name"]).lower(): item for item in listed}
-    where = f"AML_COMPUTE_CLUSTER_CPU_SKU={size} in {settings.LOCATION}"
-    found = offered.get(size.lower())
-    if found is None:
-        near = sorted(str(item["name"]) for item in listed if not item.get("gpus"))
-        mend = f"set one of {', '.join(near[:6])}, or another LOCATION"
-        return [problem("azure sizes", f"{where} is not offered", mend)]
-    if settings.AML_CLUSTER_PRIORITY == "lowpriority" and not found.get("lowPriorityCapable", True):
-        text = f"{where} is not offered as low priority"
-        return [problem("azure sizes", text, "set AML_CLUSTER_PRIORITY=dedicated")]
-    return [ok("azure sizes", f"{where} is offered")]
 
 
 def _taken(settings: Settings, az: Az, found: Holdings, wanted: Names) -> Iterator[tuple[str, Ask]]:

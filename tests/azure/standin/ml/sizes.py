@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.azure.standin.messages import Json, Request
-from tests.azure.standin.ml.workspace import Plane
+from tests.azure.standin.ml.workspace import TYPE, Plane
 from tests.azure.standin.routes import ARM
-from tests.azure.standin.world import World
+from tests.azure.standin.world import SUBSCRIPTION, World
 
 SOURCE = "REST specification machineLearningServices.json, virtual machine sizes and usages"
 VERSIONS = ("2018-11-19", "2020-02-02", "2022-05-01", "2023-04-01", "2024-04-01", "2025-06-01")
@@ -32,7 +32,7 @@ QUOTA = 100
 
 def add(plane: Plane) -> None:
     parts = plane.parts
-    plane.world.faults.declare(NO_QUOTA, "a new cluster gets no nodes: the family's quota is 0")
+    plane.world.faults.declare(NO_QUOTA, "a new cluster gets no nodes: the quota is 0")
     at = "/subscriptions/{s}/providers/Microsoft.MachineLearningServices/locations/{where}"
 
     @parts.routes.add(ARM, "GET", f"{at}/vmSizes", source=SOURCE, versions=VERSIONS)
@@ -57,17 +57,28 @@ def add(plane: Plane) -> None:
     @parts.routes.add(ARM, "GET", f"{at}/usages", source=SOURCE, versions=VERSIONS)
     def usages(world: World, request: Request, s: str, where: str) -> Json:
         families = sorted({family for family, _, _ in SIZES.values()})
-        zero = world.faults.has(NO_QUOTA)
+        most = 0 if world.faults.has(NO_QUOTA) else QUOTA
+        kinds = {"dedicatedCores": most, "lowPriorityCores": -1}
         return {
             "value": [
-                {
-                    "id": f"{request.path}/{family}",
-                    "type": "Microsoft.MachineLearningServices/vmFamily/dedicatedCores/usages",
-                    "unit": "Count",
-                    "currentValue": 0,
-                    "limit": 0 if zero else QUOTA,
-                    "name": {"value": family, "localizedValue": family},
-                }
-                for family in families
+                _usage("TotalDedicatedCores", "totalDedicatedCores", 10 * QUOTA),
+                _usage("TotalLowPriorityCores", "totalLowPriorityCores", most),
+                *(
+                    _usage(family, f"vmFamily/{kind}", limit)
+                    for family in families
+                    for kind, limit in kinds.items()
+                ),
             ]
         }
+
+
+def _usage(name: str, kind: str, limit: int) -> Json:
+    """A quota; as people have seen it, for the names of the specification's example are others."""
+    return {
+        "id": f"/subscriptions/{SUBSCRIPTION}/usages/{name}",
+        "type": f"{TYPE.partition('/')[0]}/{kind}/usages",
+        "unit": "Count",
+        "currentValue": 0,
+        "limit": limit,
+        "name": {"value": name, "localizedValue": name},
+    }
