@@ -204,14 +204,14 @@ def _vault(settings: Settings, az: Az, name: str) -> list[Finding]:
         command = ("rest", "--method", "post", "--url")
         where = f"{url}/checkNameAvailability?api-version=2023-07-01"
         return _free(az, "vault", name, (*command, where, "--body", body))
-    whose = found.whose(settings)
-    if whose is None and found.region == settings.LOCATION:
+    why = found.in_the_way(settings)
+    if why is None:
         return [
             Finding(
                 "note", "azure names", f"vault {name} was deleted; `make provision` recovers it"
             )
         ]
-    text = f"a deleted vault {name} {whose or f'in {found.region}'} still holds the name"
+    text = f"a deleted vault {name} {why} still holds the name"
     return [problem("azure names", text, found.mend(settings))]
 
 

@@ -51,6 +51,12 @@ class DeletedVault:
             return f"made for WORKSPACE_NAME={self.owner} ({self.region})"
         return None
 
+    def in_the_way(self, settings: Settings) -> str | None:
+        """Why it only holds the name; None if `provision` recovers it."""
+        if self.region != settings.LOCATION:
+            return self.whose(settings) or f"in {self.region}"
+        return self.whose(settings)
+
     def mend(self, settings: Settings) -> str:
         """What whoever wants its name has to do."""
         if self.protected:

@@ -90,9 +90,9 @@ class Provisioning:
         found = deleted.vault(self.settings, self.az)
         if found is None:
             return None
-        if (whose := found.whose(self.settings)) or found.region != self.settings.LOCATION:
+        if why := found.in_the_way(self.settings):
             raise UsageError(
-                f"the vault's name {name} belongs to a deleted vault {whose or f'in {found.region}'}",
+                f"the vault's name {name} belongs to a deleted vault {why}",
                 found.mend(self.settings),
             )
         console.step(f"the deleted vault {name} is recovered, with the secrets in it")
